@@ -1,0 +1,1 @@
+"""Procedures that turn raw readings into versioned calibration records."""

@@ -1,0 +1,423 @@
+"""Pure numerics of the calibrations: arrays in; parameters, covariance and residuals out.
+
+A fit that cannot be trusted raises `FitRefused` with its reason, so that a bad number is never stored. Standard
+uncertainties come from `sigma` (per reading): as given with `absolute`, else scaled by the scatter of the residuals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+PI = math.pi
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+class FitRefused(Exception):
+    """The readings do not support a result; the message says which limit was missed, with both numbers."""
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Parameters (k,), covariance (k, k), residual rms (unit of y), chi2 per degree of freedom."""
+
+    parameters: Array
+    covariance: Array
+    residual_rms: float
+    reduced_chi2: float
+
+
+def linear(design: Array, y: Array, sigma: Array | None = None, *, absolute: bool = False) -> LeastSquares:
+    """Weighted linear least squares; design (n, k), y and sigma (n,)."""
+    s = np.ones(len(y)) if sigma is None else sigma
+    a, b = design / s[:, None], y / s
+    solution, _, rank, _ = np.linalg.lstsq(a, b, rcond=None)
+    if rank < design.shape[1]:
+        raise FitRefused(f"{len(y)} readings determine only {rank} of {design.shape[1]} parameters")
+    return _finish(solution, a, b - a @ solution, y - design @ solution, absolute)
+
+
+def _finish(p: Array, jacobian: Array, scaled: Array, residual: Array, absolute: bool) -> LeastSquares:
+    dof = max(1, len(scaled) - len(p))
+    chi2 = float(scaled @ scaled) / dof
+    covariance = np.linalg.inv(jacobian.T @ jacobian)
+    if not absolute:
+        covariance = covariance * chi2
+    return LeastSquares(p, covariance, float(np.sqrt(np.mean(residual**2))), chi2)
+
+
+def gauss_newton(
+    model: Callable[[Array], Array], start: Array, y: Array, sigma: Array, *, absolute: bool = False, steps: int = 60
+) -> LeastSquares:
+    """Weighted non-linear least squares with step halving; the Jacobian by central differences.
+
+    Raises FitRefused when it does not converge or a parameter is not determined.
+    """
+    p = start.astype(np.float64)
+    scaled = (y - model(p)) / sigma
+    for _ in range(steps):
+        jacobian = _jacobian(model, p) / sigma[:, None]
+        step, _, rank, _ = np.linalg.lstsq(jacobian, scaled, rcond=1e-12)
+        if rank < len(p):
+            raise FitRefused(f"the readings determine only {rank} of {len(p)} parameters")
+        size = 1.0
+        while size > 1e-4:
+            trial = (y - model(p + size * step)) / sigma
+            if trial @ trial <= scaled @ scaled:
+                break
+            size /= 2
+        else:
+            break
+        p, done = p + size * step, bool(scaled @ scaled - trial @ trial < 1e-10 * (1e-30 + scaled @ scaled))
+        scaled = trial
+        if done:
+            break
+    jacobian = _jacobian(model, p) / sigma[:, None]
+    try:
+        return _finish(p, jacobian, scaled, scaled * sigma, absolute)
+    except np.linalg.LinAlgError:
+        raise FitRefused("a parameter is not determined by the readings") from None
+
+
+def _jacobian(model: Callable[[Array], Array], p: Array) -> Array:
+    columns = []
+    for i, value in enumerate(p):
+        h = 1e-6 * max(abs(float(value)), 1e-3)
+        up, down = p.copy(), p.copy()
+        up[i] += h
+        down[i] -= h
+        columns.append((model(up) - model(down)) / (2 * h))
+    return np.stack(columns, axis=1)
+
+
+# ---------------------------------------------------------------- heaters
+
+
+@dataclass(frozen=True)
+class Resistance:
+    """R(P) = r0 (1 + rho P); ohm and 1/W. Covariance over (r0_ohm, rho_per_w)."""
+
+    r0_ohm: float
+    rho_per_w: float
+    covariance: Array
+    residual_rms: float
+
+    def current(self, watts: float) -> float:
+        """A for a wanted power, by fixed point of P = I^2 R(P) (reference control B1)."""
+        return math.sqrt(watts / (self.r0_ohm * (1.0 + self.rho_per_w * watts)))
+
+    def power(self, amperes: float) -> float:
+        """W at a current: the fixed point of P = I^2 R(P). Raises FitRefused near thermal runaway."""
+        gain = amperes**2 * self.r0_ohm * self.rho_per_w
+        if gain >= 0.5:
+            raise FitRefused(f"I^2 R0 rho = {gain:.2f} at {amperes * 1e3:.1f} mA; 0.5 is the limit before runaway")
+        return amperes**2 * self.r0_ohm / (1.0 - gain)
+
+
+def fit_resistance(current_a: Array, voltage_v: Array, sigma_v: float | None = None) -> Resistance:
+    """R(P) from at least 5 points of I-V (reference control B1).
+
+    R = V/I is linear in P = V I. Raises FitRefused with fewer points or a negative resistance.
+    """
+    if len(current_a) < 5:
+        raise FitRefused(f"{len(current_a)} I-V points; 5 are needed")
+    r = voltage_v / current_a
+    design = np.stack([np.ones_like(r), voltage_v * current_a], axis=1)
+    sigma = (1.0 if sigma_v is None else sigma_v) / current_a
+    fit = linear(design, r, sigma, absolute=sigma_v is not None)
+    r0, slope = (float(x) for x in fit.parameters)
+    if r0 <= 0:
+        raise FitRefused(f"resistance at zero power is {r0:.3g} ohm; it must be positive")
+    t = np.array([[1.0, 0.0], [-slope / r0**2, 1.0 / r0]])
+    return Resistance(r0, slope / r0, t @ fit.covariance @ t.T, fit.residual_rms)
+
+
+# ---------------------------------------------------------------- fringes and bias curves
+
+
+@dataclass(frozen=True)
+class Fringe:
+    """y = offset [1 + visibility cos(phi0 + pi x / x_pi)]. Covariance over (offset, visibility, phi0_rad, x_pi)."""
+
+    offset: float
+    visibility: float
+    phi0_rad: float
+    x_pi: float
+    covariance: Array
+    residual_rms: float
+
+    def phase(self, x: float) -> float:
+        return self.phi0_rad + PI * x / self.x_pi
+
+    def __call__(self, x: float) -> float:
+        return self.offset * (1.0 + self.visibility * math.cos(self.phase(x)))
+
+    def sigma_phase(self, x: float) -> float:
+        """Standard uncertainty of the phase at x, rad."""
+        g = np.array([0.0, 0.0, 1.0, -PI * x / self.x_pi**2])
+        return float(math.sqrt(max(0.0, g @ self.covariance @ g)))
+
+    def roots(self, target_rad: float, low: float, high: float) -> list[float]:
+        """All x in [low, high] whose phase equals the target modulo 2 pi, ascending."""
+        first = (target_rad - self.phi0_rad) * self.x_pi / PI
+        period = 2.0 * self.x_pi
+        k = math.ceil((low - first) / period)
+        found = []
+        while first + k * period <= high:
+            found.append(first + k * period)
+            k += 1
+        return found
+
+
+def fit_fringe(
+    x: Array,
+    y: Array,
+    x_pi_low: float,
+    x_pi_high: float,
+    *,
+    sigma: Array | None = None,
+    absolute: bool = False,
+    visibility_min: float = 0.1,
+    residual_max: float = 0.1,
+) -> Fringe:
+    """Sinusoid by variable projection (reference control B2): linear for a given x_pi, which is searched on a grid.
+
+    x, y (n,), n >= 6, unevenly spaced against aliasing. Raises FitRefused: too few points, weak fringe (visibility
+    below `visibility_min`), x_pi at the edge of its range, scatter above `residual_max` of the amplitude, or a second
+    period that explains the readings as well.
+    """
+    if len(x) < 6:
+        raise FitRefused(f"{len(x)} points; 6 are needed")
+    s = np.ones(len(y)) if sigma is None else sigma
+    grid = np.linspace(x_pi_low, x_pi_high, 121)
+    cost = np.array([_projected(x, y, s, float(g))[1] for g in grid])
+    best = int(cost.argmin())
+    p, _ = _projected(x, y, s, float(grid[best]))
+    fit = gauss_newton(lambda q: _sinusoid(x, q), np.append(p, grid[best]), y, s, absolute=absolute)
+    fringe = _as_fringe(fit)
+    _check_fringe(fringe, (x_pi_low, x_pi_high), visibility_min, residual_max)
+    _check_alias(grid, cost, fringe, len(x))
+    return fringe
+
+
+def _projected(x: Array, y: Array, sigma: Array, x_pi: float) -> tuple[Array, float]:
+    a = np.stack([np.ones_like(x), np.cos(PI * x / x_pi), np.sin(PI * x / x_pi)], axis=1) / sigma[:, None]
+    p, *_ = np.linalg.lstsq(a, y / sigma, rcond=None)
+    r = y / sigma - a @ p
+    return p, float(r @ r)
+
+
+def _sinusoid(x: Array, q: Array) -> Array:
+    return np.asarray(q[0] + q[1] * np.cos(PI * x / q[3]) + q[2] * np.sin(PI * x / q[3]))
+
+
+def _as_fringe(fit: LeastSquares) -> Fringe:
+    a, c, s, x_pi = (float(v) for v in fit.parameters)
+    m = math.hypot(c, s)
+    if m == 0.0 or a == 0.0:
+        raise FitRefused("no fringe: the readings do not change")
+    # a + c cos u + s sin u = a [1 + m/a cos(u + phi0)], phi0 = atan2(-s, c)
+    t = np.zeros((4, 4))
+    t[0, 0] = 1.0
+    t[1, :3] = (-m / a**2, c / (m * a), s / (m * a))
+    t[2, 1:3] = (s / m**2, -c / m**2)
+    t[3, 3] = 1.0
+    return Fringe(a, m / a, math.atan2(-s, c), x_pi, t @ fit.covariance @ t.T, fit.residual_rms)
+
+
+def _check_fringe(f: Fringe, limits: tuple[float, float], visibility_min: float, residual_max: float) -> None:
+    if not visibility_min <= f.visibility <= 1.5:
+        raise FitRefused(f"fringe visibility {f.visibility:.3f}; {visibility_min:.2f} to 1 is expected")
+    amplitude = abs(f.offset) * f.visibility
+    if f.residual_rms > residual_max * amplitude:
+        raise FitRefused(
+            f"residuals {f.residual_rms / amplitude:.1%} of the fringe's amplitude; at most {residual_max:.0%} is allowed"
+        )
+    if not limits[0] <= f.x_pi <= limits[1]:
+        raise FitRefused(f"half period {f.x_pi:.4g} is outside its range {limits[0]:.4g} to {limits[1]:.4g}")
+
+
+def _check_alias(grid: Array, cost: Array, fringe: Fringe, n: int) -> None:
+    """Another local minimum of the projected cost that fits nearly as well means an ambiguous period."""
+    inner = (cost[1:-1] < cost[:-2]) & (cost[1:-1] < cost[2:])
+    minima = [float(cost[i + 1]) for i in np.flatnonzero(inner) if abs(grid[i + 1] / fringe.x_pi - 1) > 0.1]
+    floor = float(cost.min())
+    if minima and min(minima) < floor * (1.0 + 8.0 / max(1, n - 4)) + 1e-300:
+        raise FitRefused("two periods explain the readings equally well: take more, unevenly spaced points")
+
+
+@dataclass(frozen=True)
+class Operating:
+    """A chosen heater power: W, fringe order k, and the share of the range that is kept free at both rails."""
+
+    power_w: float
+    order: int
+    margin: float
+
+
+def choose_power(
+    fringe: Fringe, target_rad: float, max_w: float, margins: Sequence[float] = (0.1, 0.05, 0.02)
+) -> Operating:
+    """The least power with the wanted phase (modulo 2 pi) that keeps a margin from both rails (reference control B2).
+
+    The first margin that leaves a root is taken. Raises FitRefused when even the last has none.
+    """
+    for margin in margins:
+        roots = fringe.roots(target_rad, margin * max_w, (1.0 - margin) * max_w)
+        if roots:
+            order = round((fringe.phase(roots[0]) - target_rad) / (2 * PI))
+            return Operating(roots[0], order, margin)
+    raise FitRefused(
+        f"phase {target_rad:.2f} rad is out of reach: half period {fringe.x_pi * 1e3:.1f} mW, range {max_w * 1e3:.0f} mW"
+    )
+
+
+# ---------------------------------------------------------------- local searches
+
+
+@dataclass(frozen=True)
+class Point:
+    """A position found on a curve with its uncertainty; `value` and `slope` of the curve there."""
+
+    x: float
+    sigma: float
+    value: float
+    slope: float
+
+
+def zero_crossing(x: Array, y: Array, sigma: Array | None = None) -> Point:
+    """Where a straight line through the readings crosses zero. Raises FitRefused when its slope is not significant."""
+    centre = float(x.mean())
+    fit = linear(np.stack([np.ones_like(x), x - centre], axis=1), y, sigma, absolute=sigma is not None)
+    a, b = (float(v) for v in fit.parameters)
+    if b == 0.0 or abs(b) < 3.0 * math.sqrt(fit.covariance[1, 1]):
+        raise FitRefused(f"slope {b:.3g} is not significant: the reading does not respond to the output")
+    g = np.array([-1.0 / b, a / b**2])
+    return Point(centre - a / b, float(math.sqrt(g @ fit.covariance @ g)), 0.0, b)
+
+
+def extremum(x: Array, y: Array, sigma: Array | None = None, *, minimum: bool) -> Point:
+    """Vertex of a parabola through at least 4 readings. Raises FitRefused: wrong curvature, or vertex outside x."""
+    centre = float(x.mean())
+    u = x - centre
+    fit = linear(np.stack([np.ones_like(u), u, u * u], axis=1), y, sigma, absolute=sigma is not None)
+    a, b, c = (float(v) for v in fit.parameters)
+    if (c <= 0.0) == minimum:
+        raise FitRefused(f"no {'minimum' if minimum else 'maximum'} within {x.min():.4g} to {x.max():.4g}")
+    at = -b / (2 * c)
+    if not u.min() <= at <= u.max():
+        raise FitRefused(f"the vertex {centre + at:.4g} lies outside the readings {x.min():.4g} to {x.max():.4g}")
+    g = np.array([0.0, -1.0 / (2 * c), b / (2 * c**2)])
+    return Point(centre + at, float(math.sqrt(g @ fit.covariance @ g)), a - b * b / (4 * c), 0.0)
+
+
+# ---------------------------------------------------------------- detectors
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """rate = top/2 (1 + erf((I - centre)/width)); A and counts/s. Covariance over (top, centre_a, width_a)."""
+
+    top: float
+    centre_a: float
+    width_a: float
+    covariance: Array
+    residual_rms: float
+
+    def relative(self, bias_a: float) -> float:
+        """Share of the saturated rate at a bias."""
+        return 0.5 * (1.0 + math.erf((bias_a - self.centre_a) / self.width_a))
+
+    def slope_per_ua(self, bias_a: float) -> float:
+        """Relative slope at a bias, 1/uA."""
+        z = (bias_a - self.centre_a) / self.width_a
+        return math.exp(-z * z) / (math.sqrt(PI) * self.width_a * self.relative(bias_a)) * 1e-6
+
+
+def fit_plateau(bias_a: Array, rate: Array, sigma: Array) -> Plateau:
+    """Error-function plateau (reference control B8). Raises FitRefused: too few points, no light, or no plateau."""
+    if len(bias_a) < 6:
+        raise FitRefused(f"{len(bias_a)} bias points; 6 are needed")
+    u = bias_a * 1e6
+    top, centre, width = _plateau_start(u, rate, sigma)
+    fit = gauss_newton(
+        lambda p: p[0] * 0.5 * (1.0 + _erf((u - p[1]) / p[2])), np.array([top, centre, width]), rate, sigma
+    )
+    t, c, w = (float(v) for v in fit.parameters)
+    scale = np.diag([1.0, 1e-6, 1e-6])
+    plateau = Plateau(t, c * 1e-6, abs(w) * 1e-6, scale @ fit.covariance @ scale, fit.residual_rms)
+    reached = (float(u.max()) - c) / abs(w)
+    if t <= 0 or reached < 1.2:
+        raise FitRefused(
+            f"no plateau up to {u.max():.1f} uA: the rate is still rising by "
+            f"{plateau.slope_per_ua(float(bias_a.max())):.1%} per uA"
+        )
+    return plateau
+
+
+def _plateau_start(u: Array, rate: Array, sigma: Array) -> tuple[float, float, float]:
+    best = (math.inf, 0.0, 0.0, 1.0)
+    for centre in np.linspace(u.min(), u.max(), 41):
+        for width in np.geomspace(0.3, 8.0, 12):
+            shape = 0.5 * (1.0 + _erf((u - centre) / width)) / sigma
+            norm = float(shape @ shape)
+            if norm <= 0.0:
+                continue
+            top = float(shape @ (rate / sigma)) / norm
+            cost = float(np.sum((rate / sigma - top * shape) ** 2))
+            if cost < best[0]:
+                best = (cost, top, float(centre), float(width))
+    if best[1] <= 0.0:
+        raise FitRefused("no counts at any bias")
+    return best[1], best[2], best[3]
+
+
+@dataclass(frozen=True)
+class DarkRate:
+    """rate = at_reference exp((I - reference_a)/e_fold_a), counts/s. Covariance over (ln at_reference, 1/e_fold_a)."""
+
+    at_reference: float
+    reference_a: float
+    e_fold_a: float
+    covariance: Array
+
+    def rate(self, bias_a: float) -> float:
+        return self.at_reference * math.exp((bias_a - self.reference_a) / self.e_fold_a)
+
+
+def fit_dark_rate(bias_a: Array, counts: Array, seconds: float) -> DarkRate:
+    """Exponential dark counts (reference control B8) by Poisson maximum likelihood; counts (n,) in `seconds` each.
+
+    Raises FitRefused when there are fewer than 10 counts in all or fewer than 2 points.
+    """
+    if len(counts) < 2 or counts.sum() < 10:
+        raise FitRefused(f"{int(counts.sum())} dark counts at {len(counts)} points; at least 10 at 2 points are needed")
+    reference = float(bias_a.mean())
+    design = np.stack([np.ones_like(bias_a), (bias_a - reference) * 1e6], axis=1)
+    p = np.array([math.log(float(counts.mean())), 0.0])
+    for _ in range(50):
+        expected = np.exp(np.clip(design @ p, -20.0, 40.0))
+        information = design.T @ (design * expected[:, None])
+        step = np.linalg.solve(information, design.T @ (counts - expected))
+        p = p + np.clip(step, -2.0, 2.0)
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    slope = float(p[1])
+    e_fold = 1e-6 / slope if abs(slope) > 1e-3 else math.copysign(1e-3, slope or 1.0)
+    scale = np.diag([1.0, 1e6])
+    covariance = scale @ np.linalg.inv(information) @ scale
+    return DarkRate(math.exp(float(p[0])) / seconds, reference, e_fold, covariance)
+
+
+# ---------------------------------------------------------------- photodiode amplifiers
+
+
+def log_tia_current(volts: float, slope_v_per_decade: float, intercept_a: float) -> float:
+    """Photocurrent (A) of a logarithmic transimpedance amplifier: V = slope log10(I / intercept)."""
+    return float(intercept_a * 10.0 ** (volts / slope_v_per_decade))

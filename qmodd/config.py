@@ -1,0 +1,248 @@
+"""The validated configuration of one module. A wrong file is refused before any bus is touched.
+
+Paths in the file are relative to the file. Units stand in the field names.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Address = Annotated[
+    str,
+    Field(pattern=r"^(i2c:\d+:0x[0-9a-fA-F]{2}|spi:\d+\.\d+|serial:.+|visa:.+|tcp:[^:]+:\d+)$"),
+]
+Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+# What each kind of module must have; a role is what the daemon asks for, the device is who plays it.
+ROLES_BOTH = ("heaters", "biases", "adc", "rail", "submount", "platform", "tec")
+ROLES_OF = {
+    "alice": (*ROLES_BOTH, "laser", "source"),
+    "bob": (*ROLES_BOTH, "tags", "detectors"),
+}
+
+
+class ConfigError(Exception):
+    """One line a person can act on per fault: file, field, value and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModuleSection(_Section):
+    serial: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,31}$")]
+    role: Literal["alice", "bob"]
+    state_dir: Path
+    factory: Path
+    unlocked: bool = True
+
+
+class PairSection(_Section):
+    link_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,31}$")]
+    peer_serial: str
+    pre_shared_key: Path
+    key_encryption_key: Path
+
+
+class DeviceSection(_Section):
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    role: str
+    driver: str
+    address: Address
+    options: dict[str, Any] = {}
+
+
+class SourceSection(_Section):
+    mu_signal: Annotated[float, Field(ge=0.05, le=1.0)] = 0.54
+    decoy_ratio: Annotated[float, Field(ge=0.05, le=0.9)] = 1 / 3
+    p_decoy: Probability = 0.50
+    p_x: Probability = 0.25
+    laser_frequency_hz: Annotated[float, Field(ge=191.0e12, le=197.0e12)] = 193.4145e12
+    laser_power_dbm: Annotated[float, Field(ge=6.0, le=14.0)] = 13.0
+
+
+class ReceiverSection(_Section):
+    basis_split: Annotated[float, Field(ge=0.05, le=0.5)] = 0.26
+    half_gate_ps: Annotated[float, Field(ge=50, le=400)] = 200.0
+    hold_off_slots: Annotated[int, Field(ge=1, le=64)] = 6
+    gate_open_ps: Annotated[int, Field(ge=0)] = 0
+    gate_period_ps: Annotated[int, Field(ge=0)] = 0
+
+
+class KeysSection(_Section):
+    proof: Literal["rusca2018", "wiesemann2024"] = "wiesemann2024"
+    eps_sec: Annotated[float, Field(ge=1e-15, le=1e-6)] = 1e-9
+    eps_cor: Annotated[float, Field(ge=1e-30, le=1e-9)] = 1e-15
+    n_z: Annotated[int, Field(ge=20_000, le=20_000_000)] = 1_000_000
+    key_bits: Literal[128, 192, 256, 512] = 256
+    batch_s: Annotated[float, Field(ge=0.02, le=10.0)] = 0.1
+    sync_s: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3
+    lifetime_s: Annotated[float, Field(ge=60.0)] = 86_400.0
+    worker: bool = True
+    # Keys above this many that wait for delivery stop distillation instead of growing the store.
+    store_limit: Annotated[int, Field(ge=100)] = 1_000_000
+
+
+class ControlSection(_Section):
+    tec_target_c: Annotated[float, Field(ge=15.0, le=45.0)] = 30.0
+    tec_current_limit_a: Annotated[float, Field(ge=0.1, le=3.0)] = 2.0
+    tec_kp_a_per_k: Annotated[float, Field(gt=0.0, le=20.0)] = 0.95
+    tec_ti_s: Annotated[float, Field(gt=0.1, le=1000.0)] = 8.8
+    slow_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
+    phase_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
+    # Below this the phase may count as locked; above it for longer than the dwell it may not.
+    phase_limit_deg: Annotated[float, Field(gt=0.5, le=30.0)] = 8.0
+    visibility_min: Annotated[float, Field(ge=0.5, le=0.999)] = 0.90
+
+
+class SafetySection(_Section):
+    watchdog_period_s: Annotated[float, Field(ge=0.02, le=0.4)] = 0.1
+    check_in_s: Annotated[float, Field(ge=0.2, le=60.0)] = 0.8
+    tec_ramp_c_per_s: Annotated[float, Field(gt=0.0, le=2.0)] = 0.5
+
+
+class UplinkSection(_Section):
+    broker: Annotated[str, Field(pattern=r"^mqtts?://[^/]+$")] = "mqtt://127.0.0.1:1883"
+    relay_listen: str | None = None
+    relay_connect: str | None = None
+    telemetry_period_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+    identity: Path
+    authority: Path
+
+
+class RecipientSection(_Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{1,31}$")]
+    public: Path
+    batch_keys: Annotated[int, Field(ge=1, le=1024)] = 64
+
+
+class Config(_Section):
+    module: ModuleSection
+    pair: PairSection
+    device: list[DeviceSection]
+    source: SourceSection = SourceSection()
+    receiver: ReceiverSection = ReceiverSection()
+    keys: KeysSection = KeysSection()
+    control: ControlSection = ControlSection()
+    safety: SafetySection = SafetySection()
+    uplink: UplinkSection
+    recipient: list[RecipientSection] = []
+
+    @model_validator(mode="after")
+    def _devices(self) -> Self:
+        for what, values in (
+            ("address", [d.address for d in self.device]),
+            ("name", [d.name for d in self.device]),
+            ("role", [d.role for d in self.device]),
+        ):
+            twice = sorted({v for v in values if values.count(v) > 1})
+            if twice:
+                names = [d.name for d in self.device if getattr(d, what) == twice[0]]
+                raise ValueError(f"two devices ({', '.join(names)}) have the {what} {twice[0]!r}; it must be unique")
+        wanted = ROLES_OF[self.module.role]
+        missing = [r for r in wanted if r not in {d.role for d in self.device}]
+        if missing:
+            raise ValueError(f"no device plays the role {missing[0]!r}; {self.module.role} needs {', '.join(wanted)}")
+        foreign = [d for d in self.device if d.role not in wanted]
+        if foreign:
+            raise ValueError(f"device {foreign[0].name!r}: role {foreign[0].role!r} is none of {', '.join(wanted)}")
+        return self
+
+    @model_validator(mode="after")
+    def _gate(self) -> Self:
+        r = self.receiver
+        if (r.gate_open_ps == 0) != (r.gate_period_ps == 0) or r.gate_open_ps > r.gate_period_ps:
+            raise ValueError(
+                f"receiver.gate_open_ps {r.gate_open_ps} and receiver.gate_period_ps {r.gate_period_ps}: both 0 "
+                "(always open) or 0 < open <= period"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _relay(self) -> Self:
+        u = self.uplink
+        if self.module.role == "alice" and u.relay_listen is None:
+            raise ValueError("uplink.relay_listen is missing; alice listens, e.g. '127.0.0.1:7700'")
+        if self.module.role == "bob" and u.relay_connect is None:
+            raise ValueError("uplink.relay_connect is missing; bob connects, e.g. 'alice.example:7700'")
+        return self
+
+    def by_role(self, role: str) -> DeviceSection:
+        return next(d for d in self.device if d.role == role)
+
+
+_PATHS = (
+    ("module", "state_dir"),
+    ("module", "factory"),
+    ("pair", "pre_shared_key"),
+    ("pair", "key_encryption_key"),
+    ("uplink", "identity"),
+    ("uplink", "authority"),
+)
+MINIMUM_PRE_SHARED_BYTES = 65_536
+
+
+def load(path: Path) -> Config:
+    """Read and validate a configuration file.
+
+    Raises ConfigError with one line a fault. Checks that the files it names are there, too: a module without its
+    pre-shared key must not get as far as its lasers.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from None
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{path}: not TOML: {e}") from None
+    return validate(raw, path)
+
+
+def validate(raw: dict[str, Any], path: Path) -> Config:
+    """As `load`, for a dictionary that stands for the file `path`."""
+    base = path.parent
+    for section, name in _PATHS:
+        value = raw.get(section, {}).get(name)
+        if isinstance(value, str):
+            raw[section][name] = str(base / value)
+    for recipient in raw.get("recipient", []):
+        if isinstance(recipient, dict) and isinstance(recipient.get("public"), str):
+            recipient["public"] = str(base / recipient["public"])
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as e:
+        raise ConfigError("\n".join(_say(path, item) for item in e.errors())) from None
+    _check_files(config, path)
+    return config
+
+
+def _say(path: Path, item: Any) -> str:
+    where = ".".join(str(p) for p in item["loc"]) or "file"
+    value = item.get("input")
+    message = item["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(value, dict | list | BaseModel) else f" = {value!r}"
+    return f"{path}: {where}{shown}: {message}"
+
+
+def _check_files(config: Config, path: Path) -> None:
+    wanted = [
+        ("module.factory", config.module.factory, "the module's factory record"),
+        ("pair.key_encryption_key", config.pair.key_encryption_key, "make one with `qmodd provision`"),
+        ("uplink.identity", config.uplink.identity, "make one with `qmodd provision`"),
+        ("uplink.authority", config.uplink.authority, "the site authority's public key"),
+        *((f"recipient.{r.name}.public", r.public, "the recipient's public key") for r in config.recipient),
+    ]
+    faults = [f"{path}: {field} = {str(p)!r}: no such file ({hint})" for field, p, hint in wanted if not p.exists()]
+    psk = config.pair.pre_shared_key
+    if not psk.exists():
+        faults.append(f"{path}: pair.pre_shared_key = {str(psk)!r}: no such file (make one with `qmodd provision`)")
+    elif psk.stat().st_size < MINIMUM_PRE_SHARED_BYTES:
+        faults.append(
+            f"{path}: pair.pre_shared_key = {str(psk)!r}: {psk.stat().st_size} bytes; at least "
+            f"{MINIMUM_PRE_SHARED_BYTES} bytes are needed"
+        )
+    if faults:
+        raise ConfigError("\n".join(faults))

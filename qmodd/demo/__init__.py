@@ -1,0 +1,1 @@
+"""The demo: emulator, broker, alice, bob and a receiver a site, each a real process wired as in production."""

@@ -1,0 +1,90 @@
+"""Safe state and the hardware watchdog line.
+
+The line is a GPIO on a bus of its own: it is toggled only while every loop has checked in, so a dead core, a hung bus
+or a stuck loop drops laser and heater rails within half a second without any software having to act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from drivers.errors import DriverError
+from drivers.roles import DigitalIO
+
+
+class CheckIns(Protocol):
+    def late(self) -> list[str]:
+        """Names of loops that have not checked in within their deadline, each with how late it is."""
+        ...
+
+
+class SafeDevice(Protocol):
+    name: str
+
+    async def make_safe(self) -> None: ...
+
+
+class WatchdogStarved(Exception):
+    """A loop did not check in; the rails were dropped."""
+
+
+@dataclass
+class Watchdog:
+    """Toggles the watchdog line while all loops check in."""
+
+    platform: DigitalIO
+    check_ins: CheckIns
+    period_s: float
+    _level: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Raises WatchdogStarved (after dropping the enable lines) or DriverError when the platform bus fails."""
+        while True:
+            await self.toggle()
+            await asyncio.sleep(self.period_s)
+            if late := self.check_ins.late():
+                await drop_enables(self.platform)
+                raise WatchdogStarved(f"rails dropped: no sign of life from {', '.join(late)}")
+            if await self.platform.read("watchdog_tripped"):
+                raise WatchdogStarved("rails dropped by the hardware watchdog: its line was not toggled in time")
+            if not await self.platform.read("interlock_ok"):
+                await drop_enables(self.platform)
+                raise WatchdogStarved("rails dropped: the interlock loop is open")
+
+    async def toggle(self) -> None:
+        self._level = not self._level
+        await self.platform.write("watchdog", self._level)
+
+
+async def drop_enables(platform: DigitalIO) -> None:
+    """Laser and heater rails off. Both lines are tried even if one fails; the first error is raised."""
+    faults: list[DriverError] = []
+    for line in ("laser_enable", "heater_enable"):
+        try:
+            await platform.write(line, False)
+        except DriverError as e:
+            faults.append(e)
+    if faults:
+        raise faults[0]
+
+
+async def safe_state(
+    platform: DigitalIO | None, devices: Sequence[SafeDevice], report: Callable[[str, str], None], deadline_s: float
+) -> None:
+    """Rails first, then every output to its safe value, all devices at once; what fails is reported, never hidden."""
+
+    async def one(name: str, action: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(deadline_s):
+                await action()
+        except (DriverError, TimeoutError) as e:
+            report(name, f"could not be brought to its safe value: {str(e) or 'no answer in time'}")
+
+    if platform is not None:
+        await one("platform", lambda: drop_enables(platform))
+    async with asyncio.TaskGroup() as group:
+        for device in devices:
+            group.create_task(one(device.name, device.make_safe), name=f"safe {device.name}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 
 PI = math.pi
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -202,7 +203,7 @@ def fit_fringe(
     fit = gauss_newton(lambda q: _sinusoid(x, q), np.append(p, grid[best]), y, s, absolute=absolute)
     fringe = _as_fringe(fit)
     _check_fringe(fringe, (x_pi_low, x_pi_high), visibility_min, residual_max)
-    _check_alias(grid, cost, fringe, len(x))
+    _check_alias(grid, cost, fringe, len(x), fit.reduced_chi2 * max(1, len(x) - 4))
     return fringe
 
 
@@ -236,18 +237,16 @@ def _check_fringe(f: Fringe, limits: tuple[float, float], visibility_min: float,
         raise FitRefused(f"fringe visibility {f.visibility:.3f}; {visibility_min:.2f} to 1 is expected")
     amplitude = abs(f.offset) * f.visibility
     if f.residual_rms > residual_max * amplitude:
-        raise FitRefused(
-            f"residuals {f.residual_rms / amplitude:.1%} of the fringe's amplitude; at most {residual_max:.0%} is allowed"
-        )
+        share = f.residual_rms / amplitude
+        raise FitRefused(f"residuals are {share:.1%} of the fringe's amplitude; the limit is {residual_max:.0%}")
     if not limits[0] <= f.x_pi <= limits[1]:
         raise FitRefused(f"half period {f.x_pi:.4g} is outside its range {limits[0]:.4g} to {limits[1]:.4g}")
 
 
-def _check_alias(grid: Array, cost: Array, fringe: Fringe, n: int) -> None:
+def _check_alias(grid: Array, cost: Array, fringe: Fringe, n: int, floor: float) -> None:
     """Another local minimum of the projected cost that fits nearly as well means an ambiguous period."""
     inner = (cost[1:-1] < cost[:-2]) & (cost[1:-1] < cost[2:])
     minima = [float(cost[i + 1]) for i in np.flatnonzero(inner) if abs(grid[i + 1] / fringe.x_pi - 1) > 0.1]
-    floor = float(cost.min())
     if minima and min(minima) < floor * (1.0 + 8.0 / max(1, n - 4)) + 1e-300:
         raise FitRefused("two periods explain the readings equally well: take more, unevenly spaced points")
 
@@ -274,7 +273,7 @@ def choose_power(
             order = round((fringe.phase(roots[0]) - target_rad) / (2 * PI))
             return Operating(roots[0], order, margin)
     raise FitRefused(
-        f"phase {target_rad:.2f} rad is out of reach: half period {fringe.x_pi * 1e3:.1f} mW, range {max_w * 1e3:.0f} mW"
+        f"phase {target_rad:.2f} rad is out of reach: half period {fringe.x_pi * 1e3:.1f} mW in {max_w * 1e3:.0f} mW"
     )
 
 

@@ -67,7 +67,7 @@ class Quantity:
             unit = self.limits.unit
             raise OutOfRange(
                 f"{self.output}: {number:g} {unit} is {abs(number - self._value):g} {unit} from the present "
-                f"{self._value:g} {unit}; the slew limit {slew:g} {unit}/s allows {room:g} {unit} now; nothing was written"
+                f"{self._value:g} {unit}; the slew limit {slew:g} {unit}/s allows {room:g} now; nothing was written"
             )
         return number
 
@@ -87,7 +87,7 @@ class Quantity:
         )
 
     def towards(self, target: float, now_s: float) -> float:
-        """The admissible value nearest to `target` at this time: one step of a ramp. Raises OutOfRange for the target."""
+        """The admissible value nearest to `target` now: one step of a ramp. Raises OutOfRange for the target."""
         number = self.check(target)
         slew = self.limits.slew_per_s
         if slew is None or self._value is None:

@@ -1,0 +1,59 @@
+"""The calibrations that keys need, one file each, and the graph of each side."""
+
+from __future__ import annotations
+
+from calibration.graph import Graph
+from calibration.procedures.amzi_phase import AmziPhase
+from calibration.procedures.amzi_split import AmziSplit
+from calibration.procedures.arm_phase import ArmPhase
+from calibration.procedures.basis_split import BasisSplit
+from calibration.procedures.carver_bias import CarverBias
+from calibration.procedures.couplers import ArmSplit, Combiner
+from calibration.procedures.crosstalk_trim import CrosstalkTrim
+from calibration.procedures.decoy import Decoy
+from calibration.procedures.detector_bias import DetectorBias
+from calibration.procedures.detector_delay import DetectorDelay
+from calibration.procedures.filter_peak import FilterPeak
+from calibration.procedures.heater_iv import HeaterIV
+from calibration.procedures.laser import LaserOn
+from calibration.procedures.mean_photon import MeanPhotonNumber
+from calibration.procedures.photodiode_zero import PhotodiodeZero
+from calibration.procedures.shutter import Shutter
+from calibration.procedures.state_bias import StateBias
+from calibration.procedures.state_trim import StateTrim
+
+
+def alice_graph() -> Graph:
+    """The transmitter's calibrations, in the order of the light."""
+    return Graph(
+        (
+            PhotodiodeZero(),
+            HeaterIV(),
+            LaserOn(),
+            FilterPeak(),
+            CarverBias(),
+            AmziPhase(),
+            StateBias(),
+            Shutter(),
+            AmziSplit(),
+            StateTrim(),
+            Decoy(),
+            MeanPhotonNumber(),
+        )
+    )
+
+
+def bob_graph() -> Graph:
+    """The receiver's calibrations; all but the first need the transmitter's light."""
+    return Graph(
+        (
+            HeaterIV(),
+            DetectorBias(),
+            DetectorDelay(),
+            BasisSplit(),
+            ArmSplit(),
+            Combiner(),
+            ArmPhase(),
+            CrosstalkTrim(),
+        )
+    )

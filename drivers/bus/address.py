@@ -1,4 +1,4 @@
-"""Address strings of the configuration, e.g. `i2c:1:0x48`, `spi:0.0`, `serial:/dev/tec`, `visa:TCPIP::...`, `tcp:host:port`."""
+"""Address strings: `i2c:1:0x48`, `spi:0.0`, `serial:/dev/tec`, `visa:TCPIP::...`, `tcp:host:port`."""
 
 from __future__ import annotations
 

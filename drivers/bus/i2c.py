@@ -78,7 +78,7 @@ class I2cDevice:
             return bytes(bus.read_i2c_block_data(self.device, register, length))
         answer = i2c_msg.read(self.device, length + 1)
         bus.i2c_rdwr(i2c_msg.write(self.device, [register]), answer)
-        data = bytes(list(answer))
+        data = bytes(iter(answer))
         sent = bytes([self.device << 1, register, self.device << 1 | 1])
         if crc8(sent + data) != 0:
             raise BusFault(f"{self.bus.lane.name}: wrong packet error code in {data.hex()}")

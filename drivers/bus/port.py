@@ -37,7 +37,7 @@ class Port(Generic[H]):
     ) -> None:
         self.lane = lane
         self._opener = opener
-        self._failures = (*failures, DriverError)
+        self._failures: tuple[type[Exception], ...] = (*failures, DriverError)
         self._classify = classify
         self._open_s = open_s
         self._handle: H | None = None

@@ -10,6 +10,7 @@ from drivers.bus.libraries import Libraries, SerialLike, SmbusLike, SocketLike, 
 
 CHUNK = 1 << 20
 CONNECT_S = 2.0
+HISLIP_PORT = 4880
 
 
 def real_libraries() -> Libraries:
@@ -47,9 +48,24 @@ def _manager() -> Any:
 
 
 def _visa(resource: str) -> VisaLike:
+    _must_listen(resource)
     session = _manager().open_resource(resource)
     session.chunk_size = CHUNK
     return cast(VisaLike, session)
+
+
+def _must_listen(resource: str) -> None:
+    """Raise OSError if nobody listens at a HiSLIP resource's port.
+
+    pyvisa-py reports that as "resource not found" after leaving its half-made sockets to the garbage collector; asking
+    first gives the real reason and leaks nothing.
+    """
+    from pyvisa.rname import TCPIPInstr, parse_resource_name
+
+    parsed = parse_resource_name(resource)
+    if isinstance(parsed, TCPIPInstr) and parsed.lan_device_name.lower().startswith("hislip"):
+        port = int(parsed.lan_device_name.partition(",")[2] or HISLIP_PORT)
+        socket.create_connection((parsed.host_address, port), timeout=CONNECT_S).close()
 
 
 def _tcp(host: str, port: int) -> SocketLike:

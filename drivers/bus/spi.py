@@ -25,12 +25,22 @@ class SpiBus:
         self._max_hz = max_hz
         self.port: Port[SpiLike] = Port(lane, self._open, (OSError,), self._classify)
 
-    async def transfer(self, *frames: bytes, harmless: bool = False) -> list[bytes]:
+    async def transfer(
+        self, *frames: bytes, harmless: bool = False, check: Callable[[list[bytes]], None] | None = None
+    ) -> list[bytes]:
         """Send frames back to back, chip select high between them; returns what came in during each.
 
-        Raises BusFault or Timeout.
+        `check` judges the answers inside the transaction, so that a BusFault it raises is retried if the transfer is
+        `harmless`. Raises BusFault, Timeout, or what `check` raises.
         """
-        return await self.port.run(lambda spi: self._transfer(spi, frames), deadline_s=DEADLINE_S, harmless=harmless)
+
+        def work(spi: SpiLike) -> list[bytes]:
+            answers = self._transfer(spi, frames)
+            if check is not None:
+                check(answers)
+            return answers
+
+        return await self.port.run(work, deadline_s=DEADLINE_S, harmless=harmless)
 
     async def close(self) -> None:
         await self.port.close()
@@ -50,7 +60,7 @@ class SpiBus:
 
     def _classify(self, error: Exception) -> tuple[DriverError, bool]:
         if isinstance(error, DriverError):
-            return error, False
+            return error, True
         if isinstance(error, TimeoutError):
             return Timeout(f"{self.lane.name}: the bus timed out"), False
         return io_fault(self.lane.name, error), False

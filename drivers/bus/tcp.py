@@ -5,6 +5,7 @@ Any failure closes the connection; replies that arrive late meet a socket that i
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -81,11 +82,9 @@ class TcpLine:
 
     def _take(self, sock: SocketLike) -> list[bytes]:
         ends = self.tcp.lane.clock() + 0.1  # a flood must not keep the lane for ever
-        try:
+        with contextlib.suppress(TimeoutError, BlockingIOError):  # nothing more has arrived
             while self.tcp.lane.clock() < ends:
                 self.tcp.receive(sock, POLL_S)
-        except (TimeoutError, BlockingIOError):
-            ends = 0.0
         *lines, rest = bytes(self.tcp.buffer).split(self._delimiter)
         self.tcp.buffer[:] = rest
         return lines
@@ -153,7 +152,9 @@ def split_json(buffer: bytearray, delimiter: bytes) -> list[dict[str, Any]]:
 def _objects(piece: bytes) -> tuple[list[dict[str, Any]], int]:
     """Objects at the front of a piece and how many bytes they take."""
     text = piece.decode("latin-1")  # one character a byte, so that positions are byte positions
-    decoder, found, at = json.JSONDecoder(), [], 0
+    decoder = json.JSONDecoder()
+    found: list[dict[str, Any]] = []
+    at = 0
     while True:
         start = at + len(text[at:]) - len(text[at:].lstrip())
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 _PAIR = (0, 0)
 
@@ -154,5 +154,16 @@ class BatchReport:
                        end_slot=max(self.end_slot, other.end_slot))
 
 
-def _add[T: (BlockCounts, BatchReport)](a: T, b: T) -> T:
-    return a
+Counts = TypeVar("Counts", BlockCounts, BatchReport)
+
+
+def _add(a: Counts, b: Counts) -> Counts:
+    """Field by field; tuples element by element."""
+    total: dict[str, Any] = {}
+    for f in fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        if isinstance(x, tuple):
+            total[f.name] = tuple(p + q for p, q in zip(x, y, strict=True))
+        else:
+            total[f.name] = x + y
+    return type(a)(**total)

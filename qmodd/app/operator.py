@@ -1,0 +1,231 @@
+"""Runs one module: boot, self-test, temperature, calibration, lock, keys; and safe, with a reason, whenever a part fails.
+
+A session is everything between opening the devices and the first failure or command that ends it. Whatever ends it,
+the rails drop first. Then it starts again by itself, after a pause that grows, unless the module is locked or held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from calibration.context import CalibrationContext, Progress
+from calibration.graph import Graph, bring_up
+from qmodd.app.failures import EXPECTED, Interrupted, interrupted, leaves, reason
+from qmodd.app.selftest import quick_selftest
+from qmodd.app.wiring import Wiring
+from qmodd.control.loop import Scheduler
+from qmodd.lifecycle import Activity, Administrative, Operational
+from qmodd.module import Module
+from qmodd.safety import Watchdog, safe_state
+
+log = logging.getLogger("qmodd.operator")
+
+BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+SAFE_DEADLINE_S = 0.8
+# A session that lasted this long was a good one: the next failure starts at the shortest pause again.
+GOOD_SESSION_S = 60.0
+
+
+@dataclass
+class Late:
+    """What the watchdog asks: loops that have not checked in."""
+
+    scheduler: Scheduler
+    now: Callable[[], float]
+
+    def late(self) -> list[str]:
+        return [f"{name} (silent for {age:.1f} s)" for name, age in self.scheduler.check_in.late(self.now()).items()]
+
+
+@dataclass
+class Operator(ABC):
+    """Common to both kinds of module. Subclasses say which calibrations, which loops, and what keying needs."""
+
+    wiring: Wiring
+    held: str | None = None  # why no session may start, by command
+    force: frozenset[str] = frozenset()
+    _interrupt: asyncio.Queue[Interrupted] = field(default_factory=lambda: asyncio.Queue(1))
+    _resume: asyncio.Event = field(default_factory=asyncio.Event)
+    _failures: int = 0
+    _module: Module | None = None
+    in_service: bool = False
+
+    # what differs between the sides
+
+    @abstractmethod
+    def graph(self) -> Graph: ...
+
+    @abstractmethod
+    def context(self, module: Module) -> CalibrationContext: ...
+
+    @abstractmethod
+    def add_loops(self, scheduler: Scheduler, module: Module, context: CalibrationContext) -> None:
+        """Loops that run while the module is up; those of a calibrated module check `in_service` themselves."""
+
+    @abstractmethod
+    async def serve(self, module: Module, context: CalibrationContext) -> None:
+        """From calibrated to keying; returns only when cancelled, raises when service has to end."""
+
+    # life
+
+    async def run(self) -> None:
+        """Never returns; cancelled by the daemon's stop, after which everything is safe."""
+        while True:
+            await self._until_allowed()
+            started = self.wiring.clock.monotonic()
+            try:
+                await self._session()
+            except asyncio.CancelledError:
+                await self._go_safe("the daemon is stopping")
+                raise
+            except Exception as e:
+                self._log_bugs(e)
+                await self._ended(e, self.wiring.clock.monotonic() - started)
+
+    def interrupt(self, why: str) -> None:
+        """End the session on purpose. The reason becomes that of the safe state."""
+        if self._interrupt.empty():
+            self._interrupt.put_nowait(Interrupted(why))
+
+    def hold(self, why: str) -> None:
+        """No session until `release`."""
+        self.held = why
+        self.interrupt(why)
+
+    def release(self) -> None:
+        self.held = None
+        self._resume.set()
+
+    async def _until_allowed(self) -> None:
+        life = self.wiring.life
+        while True:
+            self._resume.clear()
+            if life.administrative is Administrative.LOCKED:
+                why = f"locked: {life.why('administrative')}"
+            elif self.held is not None:
+                why = self.held
+            else:
+                return
+            await self._dark(why)
+            await self._resume.wait()
+
+    async def _dark(self, why: str) -> None:
+        """Make sure, on the hardware, that a module that may not run is dark; say so if that cannot be done."""
+        self.wiring.life.set_activity(Activity.SAFE, why)
+        self.wiring.life.set_operational(Operational.DISABLED, why)
+        module = self.wiring.new_module()
+        try:
+            await module.open()
+        except Exception as e:
+            self._log_bugs(e)
+            self.wiring.life.set_operational(Operational.DISABLED, f"{why}; and {reason(e)}")
+        finally:
+            await self._safe_outputs(module, why)
+            await module.close()
+
+    async def _session(self) -> None:
+        while not self._interrupt.empty():
+            self._interrupt.get_nowait()
+        life, config = self.wiring.life, self.wiring.config
+        life.set_activity(Activity.BOOT, "opening and identifying the devices")
+        life.set_operational(Operational.DISABLED, "starting")
+        self._module = module = self.wiring.new_module()
+        context = self.context(module)
+        identities = await module.open()
+        self.wiring.events.record("devices.open", {r: f"{i.model} {i.serial}".strip() for r, i in identities.items()})
+        scheduler = Scheduler(self.wiring.clock, asyncio.sleep, self._loop_failed)
+        self.wiring.scheduler = scheduler
+        watchdog = Watchdog(
+            module.platform, Late(scheduler, self.wiring.clock.monotonic), config.safety.watchdog_period_s
+        )
+        async with asyncio.TaskGroup() as group:
+            await watchdog.toggle()
+            group.create_task(watchdog.run(), name="watchdog")
+            group.create_task(self._interrupted(), name="interrupt")
+            await self._rails_on(module)
+            self.add_heartbeats(scheduler, module)
+            self.add_loops(scheduler, module, context)
+            group.create_task(scheduler.run(), name="loops")
+            await self._bring_up(module, context)
+            self.in_service = True
+            await self.serve(module, context)
+
+    async def _rails_on(self, module: Module) -> None:
+        for line in ("heater_enable", "laser_enable"):
+            if line == "laser_enable" and self.wiring.config.module.role != "alice":
+                continue
+            await module.platform.write(line, True)
+        for output in list(self.wiring.life.inhibited):
+            self.wiring.life.allow(output)
+
+    async def _bring_up(self, module: Module, context: CalibrationContext) -> None:
+        life = self.wiring.life
+        life.set_activity(Activity.SELFTEST, "quick check of read-back, rails and known answers")
+        self.wiring.publish_selftest(await quick_selftest(module))
+        life.set_activity(Activity.CALIBRATING, "bringing the chip to temperature")
+        await self.warm_up(module)
+        life.set_activity(Activity.CALIBRATING, "walking the calibration graph")
+        force, self.force = self.force, frozenset()
+        records = await bring_up(self.graph(), context, force=force)
+        for record in records.values():
+            self.wiring.publish_record(record)
+
+    @abstractmethod
+    async def warm_up(self, module: Module) -> None: ...
+
+    def add_heartbeats(self, scheduler: Scheduler, module: Module) -> None:
+        """A harmless read on every bus, so that a bus that hangs is noticed although nothing else uses it."""
+        for name, read in self.wiring.heartbeats(module):
+            self.wiring.add_loop(scheduler, f"bus {name}", self.wiring.heartbeat_s, read)
+
+    async def _interrupted(self) -> None:
+        raise await self._interrupt.get()
+
+    async def _loop_failed(self, loop: str, why: str) -> None:
+        self.interrupt(f"loop {loop}: {why}")
+
+    def progress(self, progress: Progress) -> None:
+        text = f"{progress.procedure}: {progress.message or f'{progress.fraction:.0%}'}"
+        self.wiring.life.set_activity(Activity.CALIBRATING, text)
+        self.wiring.events_of_progress(progress)
+
+    async def _ended(self, error: BaseException, lasted_s: float) -> None:
+        why = reason(error)
+        await self._go_safe(why)
+        if interrupted(error) is not None:
+            self._failures = 0
+            return
+        self._failures = 1 if lasted_s > GOOD_SESSION_S else self._failures + 1
+        pause = BACKOFF_S[min(self._failures, len(BACKOFF_S)) - 1]
+        self.wiring.events.record("session.failed", {"why": why, "again_in_s": pause})
+        self.wiring.life.set_activity(Activity.SAFE, f"{why}; trying again in {pause:g} s")
+        await asyncio.sleep(pause)
+
+    async def _go_safe(self, why: str) -> None:
+        self.in_service = False
+        self.wiring.life.set_operational(Operational.DISABLED, why)
+        self.wiring.life.set_activity(Activity.SAFE, why)
+        self.wiring.stop_keying(why)
+        module, self._module = self._module, None
+        if module is not None:
+            await self._safe_outputs(module, why)
+            await module.close()
+
+    async def _safe_outputs(self, module: Module, why: str) -> None:
+        for device in module.outputs():
+            self.wiring.life.inhibit(device.name, why)
+        await safe_state(module.platform, list(module.outputs()), self._not_safe, SAFE_DEADLINE_S)
+
+    def _not_safe(self, name: str, what: str) -> None:
+        self.wiring.life.inhibit(name, what)
+        self.wiring.events.record("output.not_confirmed_safe", {"output": name, "why": what})
+
+    def _log_bugs(self, error: BaseException) -> None:
+        for leaf in leaves(error):
+            if not isinstance(leaf, EXPECTED):
+                log.error("internal error", exc_info=leaf)
+

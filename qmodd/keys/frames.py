@@ -1,0 +1,369 @@
+"""Bob's clicks -> accepted detections, by the acceptance rule (reference pair A1).
+
+A slot is live if no detector clicked in the H slots before it. A live slot is accepted if all its clicks lie in gates of
+one basis: Z: DZ in bin 0 or 1; X: DX0 or DX1 in bin 1 (both: random bit). A click outside every gate, or in a satellite
+bin, drops the slot. Clicks in gates of both bases (a cross click) give the slot a random basis and a random bit, which
+is what a passive choice of basis owes to a proof that assumes an active one. Unequal dead times of the detectors would
+otherwise make basis and bit depend on history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qmodd.keys.jit import kernel
+
+Int64s = npt.NDArray[np.int64]
+Bits = npt.NDArray[np.uint8]
+RandomBytes = Callable[[int], bytes]
+
+# Columns of the kernel's counter array.
+_LIVE, _VETO, _OUT, _CROSS, _DOUBLE, _EARLY, _LATE, _SAT, _END = 0, 1, 2, 3, 4, 5, 6, 7, 11
+# What the kernel says of an accepted slot beside its basis and bit.
+_PLAIN, _TOSS_BIT, _TOSS_BOTH = 0, 1, 2
+# Residuals up to 300 ps still belong to the bin; clipping at 150 ps keeps darks and tails from pulling the clock.
+_RESIDUAL_WINDOW_PS, _RESIDUAL_CLIP_PS = 300.0, 150.0
+
+
+@dataclass(frozen=True)
+class FrameClock:
+    """Where slots lie on Bob's clock: an early-bin click of `slot` at DZ (delay 0) is due at tag_ps + frac_ps.
+
+    Reference and fraction are kept apart because a float64 of a tag time a day old resolves only 16 ps.
+    """
+
+    slot: int
+    tag_ps: int
+    frac_ps: float
+    period_ps: float
+
+    def slot_at(self, tag_ps: int) -> int:
+        """The slot whose early bin is the last one due at or before a tag time."""
+        return self.slot + floor((tag_ps - self.tag_ps - self.frac_ps) / self.period_ps)
+
+    def tag_of(self, slot: int) -> int:
+        """When the early bin of a slot is due, rounded to ps."""
+        return self.moved_to(slot).tag_ps
+
+    def moved_to(self, slot: int) -> FrameClock:
+        """The same line with its reference at another slot."""
+        ahead = self.frac_ps + (slot - self.slot) * self.period_ps
+        whole = round(ahead)
+        return FrameClock(slot, self.tag_ps + whole, ahead - whole, self.period_ps)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Software gates: +-`half_gate_ps` round each bin centre; a slot is taken to begin `lead_ps` before its early bin."""
+
+    bin_ps: float = 800.0
+    half_gate_ps: float = 200.0
+    lead_ps: float = 800.0
+
+
+@dataclass(frozen=True)
+class FrameCounters:
+    """What the rule met. Per-detector tuples are (DZ, DX0, DX1); satellites (DX0 bin 0, bin 2, DX1 bin 0, bin 2).
+
+    `veto`, `out_of_gate`, `cross`, `double_x` count slots; `z_early`, `z_late` accepted single-basis Z slots by bin.
+    """
+
+    live_slots: int = 0
+    dropped_slots: int = 0
+    veto: int = 0
+    out_of_gate: int = 0
+    cross: int = 0
+    double_x: int = 0
+    z_early: int = 0
+    z_late: int = 0
+    satellites: tuple[int, int, int, int] = (0, 0, 0, 0)
+    clicks: tuple[int, int, int] = (0, 0, 0)
+    in_gate: tuple[int, int, int] = (0, 0, 0)
+
+    def __add__(self, other: FrameCounters) -> FrameCounters:
+        total: dict[str, Any] = {}
+        for f in fields(self):
+            x, y = getattr(self, f.name), getattr(other, f.name)
+            total[f.name] = tuple(p + q for p, q in zip(x, y, strict=True)) if isinstance(x, tuple) else x + y
+        return FrameCounters(**total)
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Sum (ps) and number of the in-gate timing residuals per detector, each clipped to +-150 ps."""
+
+    sum_ps: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    count: tuple[int, int, int] = (0, 0, 0)
+
+    def __add__(self, other: Residuals) -> Residuals:
+        a, b, c, d = self.sum_ps, other.sum_ps, self.count, other.count
+        return Residuals((a[0] + b[0], a[1] + b[1], a[2] + b[2]), (c[0] + d[0], c[1] + d[1], c[2] + d[2]))
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Accepted detections of the slots [first_slot, end_slot); equal-length arrays in slot order, basis 1 is X."""
+
+    first_slot: int
+    end_slot: int
+    slots: Int64s
+    basis: Bits
+    bit: Bits
+    counters: FrameCounters
+    tracking: Residuals
+
+
+def holdoff_slots(dead_ps: float, recovery_ps: float, bin_ps: float, period_ps: float) -> int:
+    """H = ceil((dead time + 6 recovery times + 2 bins)/period) - 1: after it every detector is fully recovered.
+
+    >>> holdoff_slots(15e3, 4e3, 800, 8000)
+    5
+    """
+    return max(0, ceil((dead_ps + 6 * recovery_ps + 2 * bin_ps) / period_ps) - 1)
+
+
+def gate_closed_ranges(open_ps: int, period_ps: int, clock: FrameClock, first_slot: int, end_slot: int, holdoff: int
+                       ) -> Int64s:
+    """Slot ranges (k, 2) that a strobe hides: the tagger looks only where its clock modulo `period_ps` is < `open_ps`.
+
+    Each range ends `holdoff` slots after the gate opens, since clicks before it were not seen. Guard of one slot at
+    both edges, because a slot's clicks spread over detector delays of up to 3 ns.
+    """
+    if period_ps <= 0 or open_ps <= 0 or open_ps >= period_ps or end_slot <= first_slot:
+        return np.empty((0, 2), np.int64)
+    first_gate = clock.tag_of(first_slot) // period_ps - 1
+    last_gate = clock.tag_of(end_slot) // period_ps + 1
+    opens = np.arange(first_gate, last_gate + 1, dtype=np.int64) * period_ps
+    opening = clock.slot + np.ceil((opens - clock.tag_ps - clock.frac_ps) / clock.period_ps).astype(np.int64)
+    closing = clock.slot + np.floor((opens + open_ps - clock.tag_ps - clock.frac_ps) / clock.period_ps).astype(np.int64)
+    ranges = np.stack([closing[:-1] - 1, opening[1:] + 1 + holdoff], axis=1)
+    return np.clip(ranges, first_slot, end_slot)
+
+
+def merge_ranges(ranges: Sequence[tuple[int, int]] | Int64s, first_slot: int) -> Int64s:
+    """Sorted, disjoint, non-empty ranges (k, 2) at or after `first_slot`, covering the same slots."""
+    r = np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
+    r = r[(r[:, 1] > r[:, 0]) & (r[:, 1] > first_slot)]
+    if len(r) == 0:
+        return r
+    r = r[np.argsort(r[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(r[:, 1])
+    new = np.concatenate([[True], r[1:, 0] > reach[:-1]])
+    starts = np.flatnonzero(new)
+    return np.stack([r[starts, 0], reach[np.concatenate([starts[1:] - 1, [len(r) - 1]])]], axis=1)
+
+
+@kernel
+def place_clicks(t, channel, reference, frac, delays, period, lead, slots, residue, order):  # type: ignore[no-untyped-def]
+    """Slot (from the reference slot on) and time within the slot of every click, sorted, with the click's index.
+
+    Insertion sort: detector delays undo the order of arrival only a little, so clicks move past few others.
+    """
+    for i in range(len(t)):
+        x = (t[i] - reference) - frac - delays[channel[i]]
+        s = np.int64(np.floor((x + lead) / period))
+        r = x - s * period
+        if s == -1:  # a clock that moved by some ps between batches; such a click is in no gate and stays so
+            s = 0
+            r -= period
+        k = i
+        while k > 0 and (slots[k - 1] > s or (slots[k - 1] == s and residue[k - 1] > r)):
+            slots[k] = slots[k - 1]
+            residue[k] = residue[k - 1]
+            order[k] = order[k - 1]
+            k -= 1
+        slots[k] = s
+        residue[k] = r
+        order[k] = i
+
+
+@kernel
+def count_live(a, b, ranges, at):  # type: ignore[no-untyped-def]
+    """Slots of [a, b) outside the disjoint sorted ranges from index `at` on; returns (count, next index)."""
+    live = b - a
+    while at < len(ranges) and ranges[at, 1] <= a:
+        at += 1
+    k = at
+    while k < len(ranges) and ranges[k, 0] < b:
+        live -= min(b, ranges[k, 1]) - max(a, ranges[k, 0])
+        k += 1
+    return live, at
+
+
+@kernel
+def accept_slots(slots, residue, detector, first, end, mark, holdoff, ranges, bin_ps, half_gate, out_slot, out_basis,
+                 out_bit, out_toss, counters, clicks, in_gate, res_sum, res_count):  # type: ignore[no-untyped-def]
+    """The rule. Slots before `mark` are dead; returns (accepted, new mark). Slots are sorted, all in [first, end)."""
+    n = len(slots)
+    i = 0
+    k = 0
+    at = 0
+    counted = max(first, mark)  # live slots before this one are counted already
+    drop = 0
+    while i < n:
+        s = slots[i]
+        zbit = -1
+        middle = 0  # bit 0: DX0, bit 1: DX1
+        bad = False
+        while drop < len(ranges) and ranges[drop, 1] <= s:
+            drop += 1
+        dropped = drop < len(ranges) and ranges[drop, 0] <= s
+        while i < n and slots[i] == s:
+            d = detector[i]
+            b = np.int64(np.floor(residue[i] / bin_ps + 0.5))
+            e = residue[i] - b * bin_ps
+            inside = abs(e) <= half_gate and 0 <= b <= (1 if d == 0 else 2)
+            if not dropped:
+                clicks[d] += 1
+                if inside:
+                    in_gate[d] += 1
+                if abs(e) <= _RESIDUAL_WINDOW_PS and 0 <= b <= (1 if d == 0 else 2):
+                    res_sum[d] += min(max(e, -_RESIDUAL_CLIP_PS), _RESIDUAL_CLIP_PS)
+                    res_count[d] += 1
+            if not inside:
+                bad = True
+            elif d == 0:
+                zbit = b if zbit < 0 else zbit
+            elif b == 1:
+                middle |= d
+            else:
+                bad = True
+                if not dropped:
+                    counters[_SAT + 2 * (d - 1) + b // 2] += 1
+            i += 1
+        live = s >= mark
+        if s + 1 > counted:
+            new, at = count_live(counted, s + 1, ranges, at)
+            counters[_LIVE] += new
+        mark = max(mark, s + 1 + holdoff)
+        counted = max(counted, mark)
+        if dropped:
+            continue
+        if not live:
+            counters[_VETO] += 1
+        elif bad:
+            counters[_OUT] += 1
+        else:
+            out_slot[k] = s
+            out_toss[k] = _PLAIN
+            if zbit >= 0 and middle != 0:
+                counters[_CROSS] += 1
+                out_toss[k] = _TOSS_BOTH
+            elif zbit >= 0:
+                out_basis[k] = 0
+                out_bit[k] = zbit
+                counters[_EARLY + zbit] += 1
+            else:
+                out_basis[k] = 1
+                out_bit[k] = 1 if middle == 1 else 0  # DX0 is bit 1, DX1 bit 0
+                if middle == 3:
+                    counters[_DOUBLE] += 1
+                    out_toss[k] = _TOSS_BIT
+            k += 1
+    if end > counted:
+        new, at = count_live(counted, end, ranges, at)
+        counters[_LIVE] += new
+    return k, mark
+
+
+def _toss(basis: Bits, bit: Bits, toss: Bits, random_bytes: RandomBytes) -> None:
+    """Random bits where the rule asks for them; exactly as many bits as needed are drawn."""
+    both, some = np.flatnonzero(toss == _TOSS_BOTH), np.flatnonzero(toss != _PLAIN)
+    need = len(both) + len(some)
+    if need == 0:
+        return
+    drawn = np.unpackbits(np.frombuffer(random_bytes((need + 7) // 8), np.uint8), count=need)
+    bit[some] = drawn[: len(some)]
+    basis[both] = drawn[len(some):]
+
+
+class FrameBuilder:
+    """Carries the acceptance rule over batches: hold-off, clicks of a slot that is not complete yet, next slot.
+
+    `delays_ps` (DZ, DX0, DX1) are added detector path delays relative to the clock. The first `holdoff` slots count as
+    dead, since the clicks before them are unknown.
+    """
+
+    def __init__(self, gates: Gates, holdoff: int, delays_ps: tuple[float, float, float], first_slot: int) -> None:
+        self.gates = gates
+        self.holdoff = holdoff
+        self.delays_ps = delays_ps
+        self.next_slot = first_slot
+        self._mark = first_slot + holdoff
+        self._pending: Int64s = np.empty((0, 2), np.int64)
+        self._tail_t: Int64s = np.empty(0, np.int64)
+        self._tail_channel: Bits = np.empty(0, np.uint8)
+
+    def push(self, t: Int64s, channel: Bits, to_ps: int, clock: FrameClock, random_bytes: RandomBytes, *,
+             lost_ps: Sequence[tuple[int, int]] = (), drop: Sequence[tuple[int, int]] | Int64s = ()) -> FrameBatch:
+        """All slots that are complete once every click before `to_ps` is known.
+
+        `t` (int64 ps, sorted) and `channel` (0 DZ, 1 DX0, 2 DX1) as the tagger delivers them, `lost_ps` its intervals
+        without usable data, `drop` slot ranges [a, b) that were flagged beforehand for reasons outside the block's own
+        bits. `random_bytes(n)` is drawn from for cross and double clicks. Raises ValueError on an unknown channel or
+        arrays of different lengths.
+        """
+        if len(t) != len(channel) or (len(channel) and int(channel.max()) > 2):
+            raise ValueError("channels must be 0..2, one for each tag")
+        t = np.concatenate([self._tail_t, np.asarray(t, np.int64)])
+        channel = np.concatenate([self._tail_channel, np.asarray(channel, np.uint8)])
+        first = self.next_slot
+        here = clock.moved_to(first)
+        end = max(first, first + self._slot_from(here, to_ps - max(self.delays_ps)))
+        slots, residue, order = np.empty(len(t), np.int64), np.empty(len(t)), np.empty(len(t), np.int64)
+        place_clicks(t, channel, here.tag_ps, here.frac_ps, np.array(self.delays_ps), here.period_ps,
+                     self.gates.lead_ps, slots, residue, order)
+        begin, ready = np.searchsorted(slots, (0, end - first))
+        tail = np.sort(order[ready:])
+        self._tail_t, self._tail_channel = t[tail], channel[tail]
+        ranges = self._dropped(here, lost_ps, drop, end)
+        self.next_slot = end
+        return self._accept(slots[begin:ready], residue[begin:ready], channel[order[begin:ready]], first, end, ranges,
+                            random_bytes)
+
+    def _slot_from(self, clock: FrameClock, corrected_ps: float) -> int:
+        """The slot, counted from the clock's reference, that a delay-corrected time belongs to."""
+        return floor((corrected_ps - clock.tag_ps - clock.frac_ps + self.gates.lead_ps) / clock.period_ps)
+
+    def _dropped(self, clock: FrameClock, lost_ps: Sequence[tuple[int, int]],
+                 drop: Sequence[tuple[int, int]] | Int64s, end: int) -> Int64s:
+        """Ranges to leave out of [next_slot, end), counted from next_slot; what lies beyond `end` is remembered.
+
+        Data lost up to some time hide clicks, so that the hold-off after them cannot be known either.
+        """
+        lost = [(clock.slot + self._slot_from(clock, a - max(self.delays_ps)),
+                 clock.slot + self._slot_from(clock, b - min(self.delays_ps)) + 1 + self.holdoff) for a, b in lost_ps]
+        given = np.asarray(drop, np.int64).reshape(-1, 2)
+        everything = np.concatenate([self._pending, np.asarray(lost, np.int64).reshape(-1, 2), given])
+        ranges = merge_ranges(everything, self.next_slot)
+        self._pending = ranges[ranges[:, 1] > end]
+        ranges = np.clip(ranges, self.next_slot, end)
+        return np.ascontiguousarray(ranges[ranges[:, 1] > ranges[:, 0]] - self.next_slot)
+
+    def _accept(self, slots: Int64s, residue: npt.NDArray[np.float64], detector: Bits, first: int, end: int,
+                ranges: Int64s, random_bytes: RandomBytes) -> FrameBatch:
+        n = len(slots)
+        out_slot, out_basis, out_bit, out_toss = (np.zeros(n, d) for d in (np.int64, np.uint8, np.uint8, np.uint8))
+        counters, clicks, in_gate, count = (np.zeros(k, np.int64) for k in (_END, 3, 3, 3))
+        sums = np.zeros(3)
+        k, mark = accept_slots(slots, residue, detector, 0, end - first, self._mark - first, self.holdoff, ranges,
+                               self.gates.bin_ps, self.gates.half_gate_ps, out_slot, out_basis, out_bit, out_toss,
+                               counters, clicks, in_gate, sums, count)
+        self._mark = int(mark) + first
+        _toss(out_basis[:k], out_bit[:k], out_toss[:k], random_bytes)
+        c = [int(x) for x in counters]
+        report = FrameCounters(
+            c[_LIVE], int(np.diff(ranges, axis=1).sum()), c[_VETO], c[_OUT], c[_CROSS], c[_DOUBLE], c[_EARLY],
+            c[_LATE], (c[_SAT], c[_SAT + 1], c[_SAT + 2], c[_SAT + 3]), _three(clicks), _three(in_gate))
+        residuals = Residuals((float(sums[0]), float(sums[1]), float(sums[2])), _three(count))
+        return FrameBatch(first, end, out_slot[:k] + first, out_basis[:k], out_bit[:k], report, residuals)
+
+
+def _three(a: Int64s) -> tuple[int, int, int]:
+    return int(a[0]), int(a[1]), int(a[2])

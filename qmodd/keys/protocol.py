@@ -1,0 +1,431 @@
+"""Messages of the service channel: one type byte, then a CBOR array of the fields in order.
+
+The order of messages is that of reference keys, "The service channel, message by message". Decoding believes nothing:
+sizes, ranges and types are checked against the annotations of the message classes, and ProtocolError is the only
+exception it raises. What a message may say about detections is fixed here: never a tag, a detector, or a time within
+a slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any, TypeVar, get_type_hints
+
+from qmodd.cbor import Malformed
+from qmodd.cbor import decode as decode_cbor
+from qmodd.cbor import encode as encode_cbor
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 16 << 20
+MAX_TEXT = 512
+MAX_ITEMS = 65_536
+
+Pairs = tuple[tuple[float, float], ...]
+InDoubt = tuple[tuple[bytes, int], ...]
+
+
+class ProtocolError(Exception):
+    """A message that cannot be one of ours; says what is wrong with it and repeats nothing of its content."""
+
+
+class Message:
+    """Base of all messages; `TYPE` is the first byte on the wire."""
+
+    TYPE: int
+
+
+M = TypeVar("M", bound=Message)
+_BY_TYPE: dict[int, type[Message]] = {}
+_CHECKS: dict[type[Message], tuple[Callable[[Any], Any], ...]] = {}
+
+
+def _integer(v: Any) -> int:
+    if type(v) is not int or not 0 <= v < 1 << 63:
+        raise ProtocolError("an integer is missing or out of range")
+    return v
+
+
+def _number(v: Any) -> float:
+    if type(v) not in (int, float) or not isfinite(v):
+        raise ProtocolError("a finite number is missing")
+    return float(v)
+
+
+def _text(v: Any) -> str:
+    if type(v) is not str or len(v) > MAX_TEXT:
+        raise ProtocolError("a text is missing or too long")
+    return v
+
+
+def _octets(v: Any) -> bytes:
+    if type(v) is not bytes:
+        raise ProtocolError("a byte string is missing")
+    return v
+
+
+def _flag(v: Any) -> bool:
+    if type(v) is not bool:
+        raise ProtocolError("a truth value is missing")
+    return v
+
+
+def _many(item: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def check(v: Any) -> tuple[Any, ...]:
+        if type(v) is not list or len(v) > MAX_ITEMS:
+            raise ProtocolError("a list is missing or too long")
+        return tuple(item(x) for x in v)
+
+    return check
+
+
+def _two(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
+    def check(v: Any) -> tuple[Any, Any]:
+        if type(v) is not list or len(v) != 2:
+            raise ProtocolError("a pair is missing")
+        return first(v[0]), second(v[1])
+
+    return check
+
+
+_CHECK_OF: dict[Any, Callable[[Any], Any]] = {
+    int: _integer,
+    float: _number,
+    str: _text,
+    bytes: _octets,
+    bool: _flag,
+    tuple[int, ...]: _many(_integer),
+    tuple[float, ...]: _many(_number),
+    tuple[bytes, ...]: _many(_octets),
+    Pairs: _many(_two(_number, _number)),
+    InDoubt: _many(_two(_octets, _integer)),
+}
+
+
+def _message(number: int) -> Callable[[type[M]], type[M]]:
+    def register(cls: type[M]) -> type[M]:
+        cls.TYPE = number
+        _BY_TYPE[number] = cls
+        hints = get_type_hints(cls)
+        _CHECKS[cls] = tuple(_CHECK_OF[hints[f.name]] for f in fields(cls))  # type: ignore[arg-type]
+        return cls
+
+    return register
+
+
+@_message(0x01)
+@dataclass(frozen=True)
+class Hello(Message):
+    """Opens a session. `answers` is the nonce of the HELLO that this one answers, or empty."""
+
+    version: int
+    role: str
+    serial: str
+    link: str
+    nonce: bytes
+    answers: bytes
+
+
+@_message(0x02)
+@dataclass(frozen=True)
+class Welcome(Message):
+    """First message under the session's keys, from each side: what the journals and the pool say.
+
+    It is not part of HELLO, because an old HELLO can be played back and an old journal must not be believed.
+    """
+
+    next_round: int
+    pool_bytes: int
+    commits: int
+    in_doubt: InDoubt
+
+
+@_message(0x03)
+@dataclass(frozen=True)
+class Note(Message):
+    """Sent every second: state of the far module, for display; `ready` asks for keys. Its absence ends the session."""
+
+    state: str
+    why: str
+    ready: bool
+
+
+@_message(0x04)
+@dataclass(frozen=True)
+class Stop(Message):
+    """Keying ends now."""
+
+    why: str
+
+
+@_message(0x10)
+@dataclass(frozen=True)
+class Light(Message):
+    """Bob asks for calibration light; `scale` multiplies the nominal mean photon number."""
+
+    number: int
+    mode: int
+    state: int
+    intensity: int
+    scale: float
+
+
+@_message(0x11)
+@dataclass(frozen=True)
+class LightOk(Message):
+    number: int
+
+
+@_message(0x12)
+@dataclass(frozen=True)
+class LightNo(Message):
+    number: int
+    why: str
+
+
+@_message(0x20)
+@dataclass(frozen=True)
+class Plan(Message):
+    """Everything that is fixed before the first block of a run (reference pair B4, message 0).
+
+    `mu` are the calibrated intervals of the intensities (signal first), `p_mu` their probabilities.
+    """
+
+    run: int
+    source_run: int
+    sync_slot: int
+    key_slot: int
+    slot_now: int
+    period_ps: float
+    bin_ps: float
+    mu: Pairs
+    p_mu: tuple[float, ...]
+    p_x: float
+    proof: str
+    eps_sec: float
+    eps_cor: float
+    n_z: int
+    key_bits: int
+    replenish_bytes: int
+    half_gate_ps: float
+    holdoff: int
+    calibration: str
+
+
+@_message(0x21)
+@dataclass(frozen=True)
+class Intensities(Message):
+    """Intervals of the intensities from this block on; sent before the block's first detection."""
+
+    run: int
+    block: int
+    mu: Pairs
+
+
+@_message(0x22)
+@dataclass(frozen=True)
+class Synced(Message):
+    run: int
+    first_slot: int
+
+
+@_message(0x23)
+@dataclass(frozen=True)
+class NotSynced(Message):
+    """No synchronisation, or the frame was lost later on: the run is over."""
+
+    run: int
+    why: str
+
+
+@_message(0x24)
+@dataclass(frozen=True)
+class Detect(Message):
+    run: int
+    data: bytes
+
+
+@_message(0x25)
+@dataclass(frozen=True)
+class Basis(Message):
+    run: int
+    data: bytes
+
+
+@_message(0x26)
+@dataclass(frozen=True)
+class Tally(Message):
+    run: int
+    data: bytes
+
+
+class BlockMessage(Message):
+    """Messages about one closed block."""
+
+    run: int
+    block: int
+
+
+@_message(0x30)
+@dataclass(frozen=True)
+class BlockClose(BlockMessage):
+    run: int
+    block: int
+    round: int
+    n_z: tuple[int, ...]
+    n_x: tuple[int, ...]
+
+
+@_message(0x31)
+@dataclass(frozen=True)
+class XErrors(BlockMessage):
+    run: int
+    block: int
+    m_x: tuple[int, ...]
+
+
+@_message(0x32)
+@dataclass(frozen=True)
+class Syndrome(BlockMessage):
+    """`qber` is what the code was chosen for."""
+
+    run: int
+    block: int
+    qber: float
+    data: bytes
+
+
+@_message(0x33)
+@dataclass(frozen=True)
+class HelpWanted(BlockMessage):
+    """Frames that failed, each with the round of disclosure it needs; empty: all corrected."""
+
+    run: int
+    block: int
+    frames: tuple[int, ...]
+    rounds: tuple[int, ...]
+
+
+@_message(0x34)
+@dataclass(frozen=True)
+class FrameHelp(BlockMessage):
+    run: int
+    block: int
+    pieces: tuple[bytes, ...]
+
+
+@_message(0x35)
+@dataclass(frozen=True)
+class Verify(BlockMessage):
+    run: int
+    block: int
+    key: bytes
+    tag: bytes
+
+
+@_message(0x36)
+@dataclass(frozen=True)
+class Result(BlockMessage):
+    """Z errors per intensity, bits disclosed and length of the secret, as Bob counts them."""
+
+    run: int
+    block: int
+    ok: bool
+    m_z: tuple[int, ...]
+    leak: int
+    length: int
+
+
+@_message(0x37)
+@dataclass(frozen=True)
+class Auth(BlockMessage):
+    """One-time tag over the block's transcript so far. Phase 0: sifting up to RESULT; phase 1: seed and prepare."""
+
+    run: int
+    block: int
+    phase: int
+    tag: bytes
+
+
+@_message(0x38)
+@dataclass(frozen=True)
+class Seed(BlockMessage):
+    run: int
+    block: int
+    length: int
+    seed: bytes
+
+
+@_message(0x39)
+@dataclass(frozen=True)
+class Prepare(BlockMessage):
+    """Times are seconds of UTC by Alice's clock; `allocations` is the number of recipient pairs."""
+
+    run: int
+    block: int
+    uuid: bytes
+    created: float
+    not_after: float
+    allocations: int
+
+
+@_message(0x3A)
+@dataclass(frozen=True)
+class Prepared(BlockMessage):
+    run: int
+    block: int
+    uuid: bytes
+
+
+@_message(0x3B)
+@dataclass(frozen=True)
+class Abort(BlockMessage):
+    run: int
+    block: int
+    why: str
+
+
+@_message(0x40)
+@dataclass(frozen=True)
+class Commit(Message):
+    """Alice's verdict on a prepared block, with the one-time token that only she can know before."""
+
+    uuid: bytes
+    verdict: bool
+    token: bytes
+
+
+@_message(0x41)
+@dataclass(frozen=True)
+class Committed(Message):
+    """Bob has done what the verdict says."""
+
+    uuid: bytes
+    verdict: bool
+
+
+def encode(message: Message) -> bytes:
+    """Type byte and body."""
+    values = [getattr(message, f.name) for f in fields(message)]  # type: ignore[arg-type]
+    return bytes([message.TYPE]) + encode_cbor(values)
+
+
+def decode(data: bytes) -> Message:
+    """Raises ProtocolError and nothing else."""
+    if not 2 <= len(data) <= MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"a message of {len(data)} bytes")
+    cls = _BY_TYPE.get(data[0])
+    if cls is None:
+        raise ProtocolError(f"unknown message type {data[0]:#04x}")
+    try:
+        values = decode_cbor(data[1:])
+    except Malformed as e:
+        raise ProtocolError(f"{cls.__name__}: {e}") from None
+    checks = _CHECKS[cls]
+    if type(values) is not list or len(values) != len(checks):
+        raise ProtocolError(f"{cls.__name__}: not an array of {len(checks)} fields")
+    try:
+        return cls(*(check(v) for check, v in zip(checks, values, strict=True)))
+    except ProtocolError as e:
+        raise ProtocolError(f"{cls.__name__}: {e}") from None

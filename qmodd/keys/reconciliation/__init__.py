@@ -1,0 +1,33 @@
+"""Error correction: syndromes of quasi-cyclic LDPC codes, one way, with counted help where a frame fails."""
+
+from qmodd.keys.reconciliation.blocks import (
+    LAST_ROUND,
+    Corrector,
+    Help,
+    Plan,
+    disclose,
+    disclosed_bits,
+    syndromes,
+    total_disclosed,
+)
+from qmodd.keys.reconciliation.codes import FRAME_BITS, Code
+from qmodd.keys.reconciliation.decoder import DecodeResult, decode, syndrome
+from qmodd.keys.reconciliation.ladder import LADDER, select_code
+
+__all__ = [
+    "FRAME_BITS",
+    "LADDER",
+    "LAST_ROUND",
+    "Code",
+    "Corrector",
+    "DecodeResult",
+    "Help",
+    "Plan",
+    "decode",
+    "disclose",
+    "disclosed_bits",
+    "select_code",
+    "syndrome",
+    "syndromes",
+    "total_disclosed",
+]

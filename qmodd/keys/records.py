@@ -1,0 +1,127 @@
+"""What is kept about a block and a key: counts, lengths and provenance, never a bit of a key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from uuid import UUID, uuid5
+
+from qmodd.crypto import mac
+
+
+class KeyState(StrEnum):
+    """States of a key (reference security, "Key store"). A purged key has no row any more, only its count."""
+
+    DISTILLED = "distilled"
+    DELIVERED = "delivered"
+    ACKNOWLEDGED = "acknowledged"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    PURGED = "purged"
+
+
+# From where a key may get to a state; a key that is there already, or has passed it, stays where it is.
+MAY_COME_FROM: dict[KeyState, frozenset[KeyState]] = {
+    KeyState.DELIVERED: frozenset({KeyState.DISTILLED}),
+    KeyState.ACKNOWLEDGED: frozenset({KeyState.DISTILLED, KeyState.DELIVERED}),
+    KeyState.EXPIRED: frozenset({KeyState.DISTILLED, KeyState.DELIVERED}),
+    KeyState.REVOKED: frozenset({KeyState.DISTILLED, KeyState.DELIVERED, KeyState.ACKNOWLEDGED}),
+    KeyState.PURGED: frozenset(KeyState) - {KeyState.PURGED},
+}
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """Provenance of one block, equal on both sides but for `role` and `seconds`. Times are seconds of UTC (Alice's)."""
+
+    uuid: str
+    role: str
+    link: str
+    run: int
+    block: int
+    round: int
+    proof: str
+    n_z: tuple[int, ...]
+    m_z: tuple[int, ...]
+    n_x: tuple[int, ...]
+    m_x: tuple[int, ...]
+    mu: tuple[tuple[float, float], ...]
+    leak_bits: int
+    length_bits: int
+    replenish_bits: int
+    key_bits: int
+    keys: int
+    dropped_bits: int
+    frames: int
+    frames_helped: int
+    eps_sec: float
+    eps_cor: float
+    eps_auth: float
+    seed_sha256: str
+    calibration: str
+    allocations: int
+    first_slot: int
+    end_slot: int
+    created: float
+    not_after: float
+    seconds: float = 0.0
+
+    @property
+    def qber_z(self) -> float:
+        return sum(self.m_z) / max(1, sum(self.n_z))
+
+    @property
+    def qber_x(self) -> float:
+        return sum(self.m_x) / max(1, sum(self.n_x))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> BlockRecord:
+        raw = json.loads(text)
+        known = {f.name: raw[f.name] for f in fields(cls)}
+        for name in ("n_z", "m_z", "n_x", "m_x"):
+            known[name] = tuple(known[name])
+        known["mu"] = tuple((float(a), float(b)) for a, b in known["mu"])
+        return cls(**known)
+
+
+def key_id(block: UUID, index: int) -> UUID:
+    """The id under which both sides keep key number `index` of a block."""
+    return uuid5(block, f"qmodd-key-{index}")
+
+
+class SecretBits:
+    """The amplified bits of one block, packed most significant bit first; wiped after use, shown nowhere."""
+
+    __slots__ = ("_data", "bits")
+
+    def __init__(self, data: bytearray, bits: int) -> None:
+        if len(data) != (bits + 7) // 8:
+            raise ValueError(f"{len(data)} bytes for {bits} bits")
+        self._data = data
+        self.bits = bits
+
+    @property
+    def data(self) -> bytearray:
+        return self._data
+
+    def wipe(self) -> None:
+        mac.wipe(self._data)
+
+    def __repr__(self) -> str:
+        return f"SecretBits({self.bits} bits)"
+
+
+@contextmanager
+def wiped(*buffers: bytearray) -> Iterator[None]:
+    """Wipes the buffers on the way out."""
+    try:
+        yield
+    finally:
+        for b in buffers:
+            mac.wipe(b)

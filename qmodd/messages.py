@@ -1,0 +1,239 @@
+"""Every payload on MQTT, one model a message. Strict, bounded in size, no unknown fields.
+
+Times are UTC, ISO 8601. The daemon builds its payloads from these models and believes nothing that does not fit them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+ROOT = "qmodd/v1"
+MAX_REQUEST_BYTES = 65_536
+MAX_REPLY_BYTES = 262_144
+MAX_KEY_ACK_BYTES = 262_144
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Serial = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,31}$")]
+Epoch = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+Why = Annotated[str, StringConstraints(max_length=500)]
+Base64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=16_384)]
+UuidText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Role = Literal["viewer", "operator", "maintainer", "security"]
+Number = int | float | bool
+
+
+class Message(BaseModel):
+    """Base of all payloads."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    def payload(self) -> bytes:
+        """As it goes on the wire: UTF-8 JSON."""
+        return self.model_dump_json().encode()
+
+
+class Alive(Message):
+    """`alive`, retained; the broker's will turns it to offline. The epoch is new with every start of core."""
+
+    state: Literal["online", "offline"]
+    epoch: Epoch
+    version: Annotated[str, StringConstraints(max_length=64)]
+    since: AwareDatetime
+
+    def offline(self) -> Alive:
+        return self.model_copy(update={"state": "offline"})
+
+
+class StateField(Message):
+    value: Name
+    why: Why
+    since: AwareDatetime
+
+
+class Inhibited(Message):
+    output: Name
+    why: Why
+
+
+class State(Message):
+    """`state`, retained: the three fields after ITU-T X.731 and every output that is held off, each with its reason."""
+
+    administrative: StateField
+    operational: StateField
+    activity: StateField
+    inhibited: Annotated[list[Inhibited], Field(max_length=256)] = []
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Mapping[str, Any]) -> State:
+        """From what the life cycle tells (times as ISO text). Raises pydantic.ValidationError."""
+        return cls.model_validate(dict(snapshot), strict=False)
+
+
+class CalibrationRecord(Message):
+    """`calibration/<name>`, retained: summary of the active record."""
+
+    name: Name
+    version: Annotated[int, Field(ge=0)]
+    value: dict[str, JsonValue]
+    residual: float | None = None
+    parents: Annotated[list[Name], Field(max_length=64)] = []
+    taken: AwareDatetime
+    valid_until: AwareDatetime | None = None
+
+
+class Check(Message):
+    name: Name
+    value: float | str | bool | None
+    unit: Annotated[str, StringConstraints(max_length=32)] = ""
+    low: float | None = None
+    high: float | None = None
+    ok: bool
+    why: Why = ""
+
+
+class SelftestReport(Message):
+    """`selftest`, retained: the last report."""
+
+    level: Name
+    passed: bool
+    taken: AwareDatetime
+    checks: Annotated[list[Check], Field(max_length=1024)]
+
+
+class Event(Message):
+    """`event`: one entry of the event log, in order."""
+
+    seq: Annotated[int, Field(ge=1)]
+    t: AwareDatetime
+    module: Serial
+    event: Name
+    fields: dict[Name, str | int | float | bool | None] = {}
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> Event:
+        """From a flat entry of the event log. Raises pydantic.ValidationError."""
+        own = {k: entry[k] for k in ("seq", "t", "module", "event")}
+        rest = {k: v for k, v in entry.items() if k not in own}
+        return cls.model_validate({**own, "fields": rest}, strict=False)
+
+
+class CertificateBody(Message):
+    """What the site authority vouches for: this client, in this role, with these public keys (raw, base64)."""
+
+    client: Name
+    role: Role
+    not_before: AwareDatetime
+    not_after: AwareDatetime
+    public: Base64
+    issuer: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Certificate(Message):
+    """`body` is the raw JSON of a CertificateBody; the authority's signature is over its bytes."""
+
+    body: Annotated[str, StringConstraints(max_length=8192)]
+    signature: Base64
+
+
+class RequestBody(Message):
+    """What a client asks for. Topic, epoch and id tie it to one module, one life of it, and one use."""
+
+    module: Serial
+    topic: Annotated[str, StringConstraints(max_length=256)]
+    epoch: Epoch
+    id: UuidText
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime
+    client: Name
+    arguments: dict[Name, JsonValue] = {}
+
+
+class Request(Message):
+    """`command/<name>`, `set/<path>`: `body` is the raw JSON of a RequestBody; the signature is over its bytes."""
+
+    body: Annotated[str, StringConstraints(max_length=32_768)]
+    certificate: Certificate
+    signature: Base64
+
+
+class Limit(Message):
+    output: Annotated[str, StringConstraints(max_length=64)] = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: Annotated[str, StringConstraints(max_length=32)] = ""
+
+
+class ReplyError(Message):
+    code: Name
+    message: Annotated[str, StringConstraints(max_length=2000)]
+    limit: Limit | None = None
+
+
+class Reply(Message):
+    """`reply/<client>`: the one answer to a request."""
+
+    id: UuidText
+    ok: bool
+    result: dict[str, JsonValue] | None = None
+    error: ReplyError | None = None
+
+
+class Progress(Message):
+    """`reply/<client>`: how far long work is; the Reply with the same id ends it."""
+
+    id: UuidText
+    progress: Annotated[float, Field(ge=0.0, le=1.0)]
+    text: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+KeyStatus = Literal[
+    "imported", "wrong_recipient", "wrong_suite", "wrong_key_size", "expired", "replayed", "cannot_open", "id_conflict"
+]
+
+
+class KeyAckBody(Message):
+    """Per-key result of one batch; `digest` is SHA-256 over the signed message M of the envelope."""
+
+    recipient: Name
+    recipient_kid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    batch_uuid: UuidText
+    digest: Digest
+    status: Annotated[dict[UuidText, KeyStatus], Field(max_length=1024)]
+
+
+class KeyAck(Message):
+    """`keys/<recipient>/ack`: `body` is the raw JSON of a KeyAckBody; the recipient's signature is over its bytes."""
+
+    body: Annotated[str, StringConstraints(max_length=MAX_KEY_ACK_BYTES)]
+    signature: Base64
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who a verified certificate speaks for."""
+
+    name: str
+    role: Role
+    kid: str
+
+
+class Untrusted(Exception):
+    """A certificate or signature that is not believed. `code` is stable for programs; the text is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def telemetry(t_unix_s: float, seq: int, values: Mapping[str, Number]) -> dict[str, Number]:
+    """A telemetry group's flat object `{t, seq, <name_unit>: number}`; what is not finite is left out (no NaN in JSON)."""
+    flat: dict[str, Number] = {"t": round(t_unix_s, 3), "seq": seq}
+    flat.update({k: v for k, v in values.items() if math.isfinite(v)})
+    return flat

@@ -1,0 +1,178 @@
+"""Clicks by thinning: exact for phase-randomised coherent states, at a cost per click, not per pulse (reference pair C).
+
+Photo-detections of such a state at several outputs are independent Poisson variables, so along the slots they form a Poisson
+process whose rate depends on the slot's class. Candidates are drawn at the largest rate of any class, the class of a
+candidate's slot is computed from the slot's index, and one uniform number keeps the candidate and chooses its cell.
+Detectors then act on the sorted photo-detections: dead time, recovery, afterpulses, jitter, and the receiver's clock.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.jit import njit
+from sim.physics.random64 import State, U, uniform
+from sim.physics.symbols import class_of, key_symbol, sync_symbol
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+PULSED_CELLS = 8
+CELLS = 11  # DZ bins 0, 1; DX0 bins 0, 1, 2; DX1 bins 0, 1, 2; then light and darks spread over the slot: DZ, DX0, DX1
+DETECTOR_OF_CELL = np.array([0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2], np.int64)
+BIN_OF_CELL = np.array([0, 1, 0, 1, 2, 0, 1, 2], np.int64)
+LEAD = 0.1  # a slot's window begins this share of the period before its early pulse
+KIND_KEY, KIND_SYNC, KIND_FIXED = 0, 1, 2
+# Columns of a segment: slots of one mode. first slot, count, kind, table, class (KIND_FIXED), X and decoy in 1/65536.
+SEGMENT_COLUMNS = 7
+NEVER = 1e30
+
+
+@njit(inline="always")
+def _segment_class(kind: int, fixed: int, slot: int, k0: np.uint64, k1: np.uint64, t_x: int, t_decoy: int) -> int:
+    if kind == KIND_KEY:
+        return class_of(key_symbol(slot, k0, k1, U(t_x), U(t_decoy)))
+    if kind == KIND_SYNC:
+        return class_of(sync_symbol(slot))
+    return fixed
+
+
+@njit(nogil=True, cache=True)
+def photodetections(
+    slot0: int,
+    segments: Ints,
+    k0: np.uint64,
+    k1: np.uint64,
+    cumulative: Floats,
+    offset: Floats,
+    period: float,
+    rng: State,
+    times: Floats,
+    detectors: Bytes,
+) -> int:
+    """Photo-detections of all segments, sorted, into times (ps from slot0) and detectors; their number, or -1 if too many.
+
+    cumulative: shape (tables, 8, 11), means per slot and cell, summed along the cells. offset: ps after the slot's origin, (8,).
+    """
+    n = 0
+    for g in range(segments.shape[0]):
+        first, count, kind, table = segments[g, 0], segments[g, 1], segments[g, 2], segments[g, 3]
+        fixed, t_x, t_decoy = segments[g, 4], segments[g, 5], segments[g, 6]
+        top = 0.0
+        for c in range(8):
+            if kind != KIND_FIXED or c == fixed:
+                top = max(top, cumulative[table, c, CELLS - 1])
+        if top <= 0.0:
+            continue
+        x = 0.0
+        while True:
+            x -= math.log(uniform(rng)) / top
+            if x >= count:
+                break
+            slot = first + int(x)
+            c = _segment_class(kind, fixed, slot, k0, k1, t_x, t_decoy)
+            r = uniform(rng) * top
+            if r >= cumulative[table, c, CELLS - 1]:
+                continue
+            cell = 0
+            while r >= cumulative[table, c, cell]:
+                cell += 1
+            if n >= len(times):
+                return -1
+            t = (slot - slot0) * period
+            t += offset[cell] if cell < PULSED_CELLS else (uniform(rng) - LEAD) * period
+            m = n
+            while m > 0 and times[m - 1] > t:
+                times[m] = times[m - 1]
+                detectors[m] = detectors[m - 1]
+                m -= 1
+            times[m] = t
+            detectors[m] = DETECTOR_OF_CELL[cell]
+            n += 1
+    return n
+
+
+@njit(nogil=True, cache=True)
+def detect(
+    n: int,
+    times: Floats,
+    detectors: Bytes,
+    span: float,
+    parameters: Floats,
+    jitter: Floats,
+    base: int,
+    fraction: float,
+    scale: float,
+    memory: Floats,
+    rng: State,
+    out_times: Ints,
+    out_channels: Bytes,
+) -> int:
+    """Clicks from n sorted photo-detections of a block `span` ps long; their number, or -1 if too many.
+
+    parameters: shape (4, 3): dead time ps, recovery ps, afterpulse probability, afterpulse decay ps.
+    jitter: shape (3, points + 1), inverse distribution, ps. memory: shape (2, 3), last click and pending afterpulse of each
+    detector in ps from the block's start; moved on to the block's end. Tag = base + fraction + scale*t + jitter, sorted.
+    """
+    points = jitter.shape[1] - 1
+    k = 0
+    i = 0
+    while True:
+        a = 0
+        for q in range(1, 3):
+            if memory[1, q] < memory[1, a]:
+                a = q
+        t = times[i] if i < n else NEVER
+        if memory[1, a] < min(t, span):
+            t = memory[1, a]
+            d = a
+            memory[1, a] = NEVER
+        elif i < n:
+            d = int(detectors[i])
+            i += 1
+        else:
+            break
+        z = (t - memory[0, d] - parameters[0, d]) / parameters[1, d]
+        if z < 0.0 or (z < 12.0 and uniform(rng) < math.exp(-z)):
+            continue
+        memory[0, d] = t
+        if parameters[2, d] > 0.0 and uniform(rng) < parameters[2, d]:
+            after = t + parameters[0, d] - parameters[3, d] * math.log(uniform(rng))
+            memory[1, d] = min(memory[1, d], after)
+        u = uniform(rng) * points
+        j = min(int(u), points - 1)
+        late = jitter[d, j] + (u - j) * (jitter[d, j + 1] - jitter[d, j])
+        v = base + np.int64(math.floor(fraction + scale * t + late + 0.5))
+        if k >= len(out_times):
+            return -1
+        m = k
+        while m > 0 and out_times[m - 1] > v:
+            out_times[m] = out_times[m - 1]
+            out_channels[m] = out_channels[m - 1]
+            m -= 1
+        out_times[m] = v
+        out_channels[m] = d
+        k += 1
+    for q in range(3):
+        memory[0, q] -= span
+        if memory[1, q] < NEVER:
+            memory[1, q] -= span
+    return k
+
+
+def cumulative_table(lam: Floats, spread: Floats) -> Floats:
+    """Means per slot, summed along the cells, shape (8, 11). lam: (8, 8) pulsed means; spread: (3,), light and darks a slot."""
+    out = np.empty((8, CELLS))
+    out[:, :PULSED_CELLS] = lam
+    out[:, PULSED_CELLS:] = spread
+    return np.cumsum(out, axis=1)
+
+
+def cell_offsets(bin_ps: float, delay_ps: Floats) -> Floats:
+    """ps from a slot's origin to each pulsed cell at its detector, shape (8,)."""
+    out: Floats = BIN_OF_CELL * bin_ps + delay_ps[DETECTOR_OF_CELL[:PULSED_CELLS]]
+    return out

@@ -1,0 +1,119 @@
+"""Superconducting nanowire detectors: efficiency and darks against bias, latching, timing jitter (reference pair A7)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+WORKING_POINT = 0.92  # share of the switching current at which the dark rates are specified
+MIDPOINT = 0.72
+WIDTH = 0.08
+DARK_EFOLD_A = 1.1e-6
+LATCH_RATE_HZ = 20e6
+LATCH_TIME_S = 0.010
+RESET_BELOW_A = 1e-6
+LEAD_OHM = 60.0  # bias tee and lines: what a superconducting wire shows
+HOTSPOT_OHM = 50e3
+SWITCH_PER_KELVIN = -0.005
+
+
+def relative_efficiency(bias: float, switch: float) -> float:
+    """Share of the plateau, 0 to 1: an error function of the bias current (A)."""
+    return 0.5 * (1.0 + math.erf((bias - MIDPOINT * switch) / (WIDTH * switch)))
+
+
+def dark_rate(bias: float, switch: float, at_working_point: float) -> float:
+    """Darks/s: half from the fibre's own glow, which follows the efficiency, half intrinsic, exponential in bias."""
+    if bias <= 0.0:
+        return 0.0
+    intrinsic = math.exp((bias - WORKING_POINT * switch) / DARK_EFOLD_A)
+    return 0.5 * at_working_point * (relative_efficiency(bias, switch) + intrinsic)
+
+
+@dataclass
+class Bank:
+    """Three detectors with their bias sources. efficiency: plateau, (3,); darks: at the working point, 1/s; switch: A."""
+
+    efficiency: Floats
+    darks: Floats
+    switch: Floats
+    bias: Floats = field(default_factory=lambda: np.zeros(3))
+    latched: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(3, np.bool_))
+    _bright_since: list[float] = field(default_factory=lambda: [math.inf] * 3)
+
+    def set_bias(self, channel: int, amperes: float, warmer_k: float = 0.0) -> None:
+        """Above the switching current a detector latches; only a bias near zero frees it."""
+        self.bias[channel] = amperes
+        if amperes < RESET_BELOW_A:
+            self.latched[channel] = False
+            self._bright_since[channel] = math.inf
+        elif amperes > self.switching(warmer_k)[channel]:
+            self.latched[channel] = True
+
+    def switching(self, warmer_k: float) -> Floats:
+        """Switching currents, A, `warmer_k` above the cryostat's working temperature."""
+        out: Floats = self.switch * max(0.0, 1.0 + SWITCH_PER_KELVIN * warmer_k)
+        return out
+
+    def note_warming(self, warmer_k: float) -> None:
+        """Latch what is now biased above its switching current."""
+        self.latched |= self.bias > self.switching(warmer_k)
+
+    def note_rates(self, rates: Floats, t: float) -> None:
+        """Latch detectors that have seen more than 20 MHz for 10 ms. rates: photo-detections/s at time t (s)."""
+        for q in range(3):
+            if rates[q] <= LATCH_RATE_HZ:
+                self._bright_since[q] = math.inf
+            elif self._bright_since[q] > t:
+                self._bright_since[q] = t
+            elif t - self._bright_since[q] >= LATCH_TIME_S:
+                self.latched[q] = True
+
+    def efficiencies(self, warmer_k: float, factor: Floats) -> Floats:
+        """Efficiency now, (3,); 0 where latched. factor: slow drift of each detector, about 1."""
+        switch = self.switching(warmer_k)
+        share = np.array([relative_efficiency(self.bias[q], switch[q]) for q in range(3)])
+        out: Floats = np.where(self.latched, 0.0, np.minimum(1.0, self.efficiency * factor) * share)
+        return out
+
+    def dark_rates(self, warmer_k: float) -> Floats:
+        """Darks/s now, (3,); 0 where latched."""
+        switch = self.switching(warmer_k)
+        rates = np.array([dark_rate(self.bias[q], switch[q], self.darks[q]) for q in range(3)])
+        out: Floats = np.where(self.latched, 0.0, rates)
+        return out
+
+    def voltage(self, channel: int) -> float:
+        """At the bias tee, V: near 0 superconducting, volts when latched."""
+        return float(self.bias[channel] * (HOTSPOT_OHM if self.latched[channel] else LEAD_OHM))
+
+
+def jitter_table(
+    fwhm_ps: float, pulse_fwhm_ps: float = 100.0, tail: float = 0.02, tail_ps: float = 60.0, points: int = 2048
+) -> Floats:
+    """Inverse distribution of pulse shape and detector jitter, ps from its median, shape (points + 1,).
+
+    A Gaussian of both widths, and with weight `tail` the same followed by an exponential delay.
+    """
+    sigma = math.hypot(fwhm_ps, pulse_fwhm_ps) / 2.3548
+    x = np.arange(-6.0 * sigma, 6.0 * sigma + 15.0 * tail_ps, 0.5)
+    gauss = np.exp(-(x**2) / (2.0 * sigma**2)) / (sigma * math.sqrt(2.0 * math.pi))
+    z = (sigma / tail_ps - x / sigma) / math.sqrt(2.0)
+    erfc = np.array([math.erfc(v) for v in z])
+    late = 0.5 / tail_ps * np.exp(sigma**2 / (2.0 * tail_ps**2) - x / tail_ps) * erfc
+    cdf = np.cumsum((1.0 - tail) * gauss + tail * late)
+    cdf /= cdf[-1]
+    edges = np.append(x[0] - 0.5, x) + 0.25
+    out: Floats = np.interp(np.linspace(0.0, 1.0, points + 1), np.append(0.0, cdf), edges)
+    return out - np.interp(0.5, np.append(0.0, cdf), edges)
+
+
+def observed_rate(rate: Floats, dead_s: Floats, recovery_s: Floats) -> Floats:
+    """Counts/s that a detector with dead time and recovery gives for Poisson photo-detections."""
+    out: Floats = rate / (1.0 + rate * (dead_s + recovery_s))
+    return out

@@ -1,0 +1,47 @@
+"""The fibre between the modules: loss, transit time, polarisation; and what faults do to it (reference pair A7)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sim.scenario import Link
+
+PS_PER_KM = 4.897e6  # group index 1.468
+PS_PER_KM_K = 38.0
+CUT_DB = 120.0
+
+
+class Fibre:
+    """Loss in dB and transit in ps, from drifts given by the world."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.transit_ps = round(link.km * PS_PER_KM)
+        self.cut = False
+        self.bend_db = 0.0
+        self.walk_db = 0.0
+        self.warmer_k = 0.0
+        self._direction = np.array([math.sqrt(0.5), math.sqrt(0.5), 0.0])
+
+    def turn_polarisation(self, kick: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> None:
+        """Small random rotation of the state of polarisation on the sphere. kick: shape (3,), rad."""
+        moved = self._direction + np.cross(self._direction, kick)
+        self._direction = moved / np.linalg.norm(moved)
+
+    @property
+    def alignment(self) -> float:
+        """Component of the state of polarisation along the receiver's lossy axis, -1 to 1."""
+        return float(self._direction[2])
+
+    @property
+    def loss_db(self) -> float:
+        if self.cut:
+            return CUT_DB
+        return max(0.0, self._link.loss_db + self.walk_db) + self.bend_db
+
+    @property
+    def delay_ps(self) -> float:
+        """Transit beyond `transit_ps`, from the fibre's temperature, ps."""
+        return PS_PER_KM_K * self._link.km * self._link.exposed * self.warmer_k

@@ -1,0 +1,142 @@
+"""What an emulated world starts from: seed, link, drifts, faults. Loaded from TOML; every field has a working default."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sim.faults import Fault, FaultSchedule
+
+Scale = Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be used: names file, field, value and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Link(_Section):
+    """The fibre between the modules."""
+
+    loss_db: float = Field(default=10.0, ge=0.0, le=80.0, description="fibre loss, dB")
+    length_km: float | None = Field(
+        default=None, ge=0.0, le=500.0, description="km; from the loss at 0.2 dB/km when absent"
+    )
+    exposed: float = Field(default=0.1, ge=0.0, le=1.0, description="share of the ambient swing that reaches the fibre")
+    phase_drift_deg_per_h: float = Field(default=0.0, description="extra steady drift of phi_A - phi_B, degrees/h")
+
+    @property
+    def km(self) -> float:
+        return self.loss_db / 0.2 if self.length_km is None else self.length_km
+
+
+class Detection(_Section):
+    """Overrides of what the seed would draw for the detectors and for the receiver's clock."""
+
+    darks_hz: tuple[float, float, float] | None = Field(
+        default=None, description="DZ, DX0, DX1 at the working bias, 1/s"
+    )
+    afterpulse: float = Field(default=0.0, ge=0.0, le=0.1, description="probability after a click; 0 for SNSPDs")
+    afterpulse_ns: float = Field(default=100.0, gt=0.0, le=10_000.0, description="decay time of afterpulses, ns")
+    clock_offset_ppm: float | None = Field(
+        default=None, ge=-5.0, le=5.0, description="receiver clock against transmitter"
+    )
+    clock_walk: float = Field(default=1e-11, ge=0.0, le=1e-8, description="its frequency walk, 1/sqrt(s)")
+
+    @model_validator(mode="after")
+    def _not_negative(self) -> Detection:
+        if self.darks_hz is not None and min(self.darks_hz) < 0.0:
+            raise ValueError("darks_hz must not be negative")
+        return self
+
+
+class Ambient(_Section):
+    """Air around the modules."""
+
+    mean_c: float = Field(default=25.0, ge=-10.0, le=50.0)
+    swing_c: float = Field(default=3.0, ge=0.0, le=20.0, description="amplitude of the daily swing, K")
+    noise_c: float = Field(default=0.3, ge=0.0, le=5.0, description="slow random part, K rms, 600 s")
+
+
+class Start(_Section):
+    """Temperatures at t = 0; ambient when absent."""
+
+    alice_c: float | None = Field(default=None, ge=-20.0, le=80.0)
+    bob_c: float | None = Field(default=None, ge=-20.0, le=80.0)
+
+
+class Drifts(_Section):
+    """Scale of each drift of the reference pair A7: 1 as specified, 0 off."""
+
+    phase: Scale = 1.0
+    bias: Scale = 1.0
+    heater: Scale = 1.0
+    laser: Scale = 1.0
+    voa: Scale = 1.0
+    fibre: Scale = 1.0
+    polarisation: Scale = 1.0
+    detectors: Scale = 1.0
+    clock: Scale = 1.0
+    ambient: Scale = 1.0
+
+
+class FaultLine(_Section):
+    """One scripted fault: at t, for d, on x, what."""
+
+    at: float = Field(ge=0.0, description="s of world time")
+    duration: float | None = Field(default=None, gt=0.0, alias="for", description="s; for ever when absent")
+    on: str = Field(min_length=1, description="target, such as fibre or alice.heater.2")
+    what: str = Field(min_length=1, description="kind, such as cut")
+    value: float | None = None
+    probability: float = Field(default=1.0, gt=0.0, le=1.0)
+
+    def fault(self) -> Fault:
+        length = math.inf if self.duration is None else self.duration
+        return Fault(self.at, self.what, self.on, length, self.value, self.probability)
+
+
+class Scenario(_Section):
+    """A world to be made. The defaults are the demo pair: 10 dB, 125 MHz."""
+
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    symbol_period_ps: int = Field(default=8000, ge=4000, le=100_000_000, description="slot length, ps")
+    link: Link = Link()
+    detection: Detection = Detection()
+    ambient: Ambient = Ambient()
+    start: Start = Start()
+    drifts: Drifts = Drifts()
+    fault: tuple[FaultLine, ...] = ()
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Scenario:
+        """Raises ScenarioError, naming the file and the field, when the file cannot be read or does not fit."""
+        try:
+            raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ScenarioError(f"{path}: not TOML: {error}") from error
+        return cls.from_mapping(raw, str(path))
+
+    @classmethod
+    def from_mapping(cls, raw: dict[str, Any], origin: str = "scenario") -> Scenario:
+        """As `from_toml`, for a mapping already read; `origin` names it in errors."""
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            lines = [f"{origin}: {_where(e['loc'])}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+            raise ScenarioError("\n".join(lines)) from error
+
+    def faults(self) -> FaultSchedule:
+        return FaultSchedule((line.fault() for line in self.fault), self.seed)
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "file"

@@ -62,8 +62,9 @@ class Quantity:
         if slew is None or self._value is None or number == self.limits.safe:
             return number
         room = slew * max(0.0, now_s - self._written_at)
-        # A relative hair so that a ramp computed with the same numbers is not refused for its last bit.
-        if abs(number - self._value) > room * (1 + 1e-9) + 1e-15:
+        # A hair so that a ramp computed with the same numbers is not refused for its last bit.
+        hair = 4 * math.ulp(max(abs(number), abs(self._value)))
+        if abs(number - self._value) > room * (1 + 1e-9) + hair:
             unit = self.limits.unit
             raise OutOfRange(
                 f"{self.output}: {number:g} {unit} is {abs(number - self._value):g} {unit} from the present "

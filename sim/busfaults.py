@@ -10,7 +10,7 @@ Targets are `<module>.<bus>` or `<module>.<part>`, e.g. `alice.i2c1`, `alice.tmp
 | late    | transport waits        | transport waits           | reply comes `value` s later (default 0.5)  |
 | garbage | random bytes are read  | random bytes are read     | reply is replaced by random bytes          |
 | hang    | ETIMEDOUT              | reads zeros               | request is lost                            |
-| unplug  | ENXIO                  | reads all ones            | EIO, connection reset                      |
+| unplug  | ENXIO                  | reads all ones            | silence; in process the library's own error |
 
 `unplug` and `reset` act on parts: a part that comes back has lost its registers, as after any loss of supply.
 """

@@ -1,6 +1,7 @@
 """What can break in the emulator, when: scripted "at t, for d, on x, what", and seeded where chance decides.
 
-One schedule serves the world (fibre, heaters, laser, TEC, detectors), the chips and the buses; each layer asks for its own kinds.
+One schedule serves the world (fibre, heaters, laser, TEC, detectors), the chips and the buses; each layer asks for
+its own kinds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every emulated module is an individual, drawn from the seed (reference pair A7), and what its factory wrote about it.
+"""Every emulated module is an individual drawn from the seed (reference pair A7); what its factory wrote about it.
 
-The factory's record holds measured values with their uncertainty, never the truth; nothing else of an individual leaves the
-emulator.
+The factory's record holds measured values with their uncertainty, never the truth; nothing else of an individual leaves
+the emulator.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
 class Heaters:
     """Four heaters: cold resistance ohm, rho 1/W, power for pi W, lag s, phase unpowered rad, thermo-optic coupling.
 
-    theta: shape (4, 4), share of heater j's phase that element i sees. die_rad_per_k: phase per kelvin of the die, shape (4,).
+    theta: shape (4, 4), share of heater j's phase that element i sees. die_rad_per_k: phase per kelvin of die, (4,).
     """
 
     r0: Floats
@@ -48,7 +48,7 @@ class Heaters:
 
 @dataclass(frozen=True)
 class Modulator:
-    """Push-pull MZM. v_pi and v_rf: volts for pi at bias and RF port; offset: bias of its set point, V; xi: signed field leak."""
+    """Push-pull MZM. v_pi, v_rf: volts for pi at bias and RF port; offset: bias of its set point, V; xi: field leak."""
 
     v_pi: float
     v_rf: float
@@ -58,13 +58,13 @@ class Modulator:
 
 @dataclass(frozen=True)
 class Monitors:
-    """Photodiodes and their logarithmic amplifiers, per ADC channel, shape (8,): A/W, tap ratio, dark A, V/decade, A."""
+    """Photodiodes and logarithmic amplifiers, per ADC channel, shape (8,): A/W, tap ratio, dark A, V/decade, A."""
 
     responsivity: Floats
     tap: Floats
     dark: Floats
-    log_slope: Floats
-    log_intercept: Floats
+    tia_vy_v: Floats
+    tia_iz_a: Floats
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,13 @@ def _monitors(g: np.random.Generator, taps: dict[int, float]) -> Monitors:
         responsivity=np.where(wired, 0.95 * g.uniform(0.95, 1.05, 8), 0.0),
         tap=tap,
         dark=np.where(wired, g.uniform(1.5e-10, 4e-10, 8), 0.0),
-        log_slope=0.2 * g.uniform(0.98, 1.02, 8),
-        log_intercept=1e-10 * g.uniform(0.85, 1.15, 8),
+        tia_vy_v=0.2 * g.uniform(0.98, 1.02, 8),
+        tia_iz_a=1e-10 * g.uniform(0.85, 1.15, 8),
     )
 
 
 def photons_per_pa3_ampere(alice: AliceIndividual) -> float:
-    """True constant of mu = constant * I * T * 10^(-A/10): photons/(A s) after the pad, shutter open, attenuator at 0 dB."""
+    """True constant of mu = constant * I * T * 10^(-A/10), photons/(A s): shutter open, pad included, VOA not."""
     m = alice.monitors
     watts = (1.0 - m.tap[3]) / (m.tap[3] * m.responsivity[3])
     loss = 10.0 ** (-(alice.output_db + alice.pad_db) / 10.0) * (1.0 - m.tap[5])
@@ -248,13 +248,13 @@ def _diode(g: np.random.Generator, m: Monitors, channel: int) -> dict[str, float
         "responsivity_relative_sigma": 0.01,
         "tap_ratio": _around(g, m.tap[channel], 0.01) if m.tap[channel] < 1.0 else 1.0,
         "tap_relative_sigma": 0.01 if m.tap[channel] < 1.0 else 0.0,
-        "log_slope_v_per_decade": _around(g, m.log_slope[channel], 0.0005),
-        "log_intercept_a": _around(g, m.log_intercept[channel], 0.003),
+        "log_slope_v_per_decade": _around(g, m.tia_vy_v[channel], 0.0005),
+        "log_intercept_a": _around(g, m.tia_iz_a[channel], 0.003),
     }
 
 
 def _transmitter_record(g: np.random.Generator, alice: AliceIndividual) -> dict[str, Any]:
-    volts = [round(0.2 * i, 1) for i in range(26)]
+    volts = [round(0.1 * i, 1) for i in range(51)]
     offset = _normal(g, 0.0, 0.02)
     measured = [round(voa_db(alice.voa, v) + offset + _normal(g, 0.0, 0.003), 4) for v in volts]
     return {

@@ -97,6 +97,14 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._idle)
         return future
 
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """As the base class, which joins the threads from yet another thread."""
+        self.busy += 1
+        try:
+            await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            self.busy -= 1
+
     def describe_deadlock(self) -> str:
         """Which tasks wait, and where."""
         waiting = [_describe(task) for task in asyncio.all_tasks(self)]

@@ -1,4 +1,4 @@
-"""What an emulated world starts from: seed, link, drifts, faults. Loaded from TOML; every field has a working default."""
+"""What an emulated world starts from: seed, link, drifts, faults. Loaded from TOML; every field has a default."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ class Link(_Section):
     """The fibre between the modules."""
 
     loss_db: float = Field(default=10.0, ge=0.0, le=80.0, description="fibre loss, dB")
-    length_km: float | None = Field(
-        default=None, ge=0.0, le=500.0, description="km; from the loss at 0.2 dB/km when absent"
-    )
+    length_km: float | None = Field(default=None, ge=0.0, le=500.0, description="km; absent: loss at 0.2 dB/km")
     exposed: float = Field(default=0.1, ge=0.0, le=1.0, description="share of the ambient swing that reaches the fibre")
     phase_drift_deg_per_h: float = Field(default=0.0, description="extra steady drift of phi_A - phi_B, degrees/h")
 
@@ -40,14 +38,10 @@ class Link(_Section):
 class Detection(_Section):
     """Overrides of what the seed would draw for the detectors and for the receiver's clock."""
 
-    darks_hz: tuple[float, float, float] | None = Field(
-        default=None, description="DZ, DX0, DX1 at the working bias, 1/s"
-    )
+    darks_hz: tuple[float, float, float] | None = Field(default=None, description="DZ, DX0, DX1 at working bias, 1/s")
     afterpulse: float = Field(default=0.0, ge=0.0, le=0.1, description="probability after a click; 0 for SNSPDs")
     afterpulse_ns: float = Field(default=100.0, gt=0.0, le=10_000.0, description="decay time of afterpulses, ns")
-    clock_offset_ppm: float | None = Field(
-        default=None, ge=-5.0, le=5.0, description="receiver clock against transmitter"
-    )
+    clock_offset_ppm: float | None = Field(default=None, ge=-5.0, le=5.0, description="receiver against transmitter")
     clock_walk: float = Field(default=1e-11, ge=0.0, le=1e-8, description="its frequency walk, 1/sqrt(s)")
 
     @model_validator(mode="after")

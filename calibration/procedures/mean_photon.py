@@ -22,8 +22,8 @@ class MeanPhotonNumber(Procedure):
     """mu = K I_pa3 T 10^(-A/10) per class; the attenuator for the wanted mean (reference control B10, pair A2).
 
     `mu_signal_low` to `mu_signal_high` holds every class of that intensity with two standard uncertainties: factory
-    constant, attenuator table, amplifier and reading. `i_*_a` are PA3's currents by class, for the power loop. The attenuator is
-    left at its set point, the light off.
+    constant, attenuator table, amplifier and reading. `i_*_a` are PA3's currents by class, for the power loop.
+    The attenuator is left at its set point, the light off.
     """
 
     name: ClassVar[str] = "mean_photon"

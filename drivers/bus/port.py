@@ -41,28 +41,41 @@ class Port(Generic[H]):
         self._classify = classify
         self._open_s = open_s
         self._handle: H | None = None
-        self._opened_before = False
+        self._failed = False
 
     async def run(
-        self, work: Callable[[H], T], *, deadline_s: float, harmless: bool = False, hard_s: float | None = None
+        self,
+        work: Callable[[H], T],
+        *,
+        deadline_s: float,
+        harmless: bool = False,
+        hard_s: float | None = None,
+        fresh: bool = False,
     ) -> T:
-        """Run `work(handle)` in the lane. `harmless`: it may be repeated after a failure. `hard_s`: when the caller
-        gives up, if later than `deadline_s` because the library has its own time-out."""
-        limit = (deadline_s if hard_s is None else hard_s) + (self._open_s if self._handle is None else 0.0)
+        """Run `work(handle)` in the lane.
+
+        `harmless`: it may be repeated after a failure. `hard_s`: when the caller gives up, if later than `deadline_s`
+        because the library has its own time-out. `fresh`: on a handle that nothing has been asked of before.
+        """
+        opens = fresh or self._handle is None
+        limit = (deadline_s if hard_s is None else hard_s) + (self._open_s if opens else 0.0)
         attempts = 1 + RETRIES if harmless else 1
-        return await self.lane.call(lambda: self._attempt(work), deadline_s=limit, attempts=attempts)
+        return await self.lane.call(lambda: self._attempt(work, fresh), deadline_s=limit, attempts=attempts)
 
     async def close(self) -> None:
         """Close the handle and end the lane's thread. A lane that hangs is left to end with its call."""
         await self.lane.close(self._drop)
 
-    def _attempt(self, work: Callable[[H], T]) -> T:
+    def _attempt(self, work: Callable[[H], T], fresh: bool) -> T:
         try:
+            if fresh:
+                self._drop()
             handle = self._open()
             return work(handle)
         except self._failures as error:
             told, keep = self._classify(error)
             if not keep:
+                self._failed = True
                 self._drop()
             if told is error:
                 raise
@@ -71,9 +84,9 @@ class Port(Generic[H]):
     def _open(self) -> H:
         if self._handle is None:
             self._handle = self._opener()
-            if self._opened_before:
+            if self._failed:
                 self.lane.counters.resyncs += 1
-            self._opened_before = True
+            self._failed = False
         return self._handle
 
     def _drop(self) -> None:

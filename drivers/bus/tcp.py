@@ -31,9 +31,13 @@ class TcpPort:
         self.port: Port[SocketLike] = Port(lane, self._open(opener), (OSError,), self._classify, open_s=3.0)
         self.buffer = bytearray()
 
-    async def run(self, work: Callable[[SocketLike], T], *, deadline_s: float, harmless: bool = False) -> T:
-        """Run `work(socket)` as one transaction. Raises BusFault, Timeout, or what `work` raises."""
-        return await self.port.run(work, deadline_s=deadline_s, harmless=harmless, hard_s=deadline_s + GRACE_S)
+    async def run(
+        self, work: Callable[[SocketLike], T], *, deadline_s: float, harmless: bool = False, fresh: bool = False
+    ) -> T:
+        """Run `work(socket)` as one transaction, `fresh`: on a new connection. Raises BusFault, Timeout, or what
+        `work` raises."""
+        hard_s = deadline_s + GRACE_S
+        return await self.port.run(work, deadline_s=deadline_s, harmless=harmless, hard_s=hard_s, fresh=fresh)
 
     async def close(self) -> None:
         """Close the connection and end the lane's thread; the next call opens both again."""
@@ -73,9 +77,12 @@ class TcpLine:
         self.tcp = tcp
         self._delimiter = delimiter
 
-    async def arrived(self, *, deadline_s: float = 0.25) -> list[bytes]:
-        """Whole lines that have arrived since the last call, without delimiters; [] if there are none."""
-        return await self.tcp.run(self._take, deadline_s=deadline_s)
+    async def arrived(self, *, deadline_s: float = 0.25, fresh: bool = False) -> list[bytes]:
+        """Whole lines that have arrived since the last call, without delimiters; [] if there are none.
+
+        `fresh`: since a connection made now.
+        """
+        return await self.tcp.run(self._take, deadline_s=deadline_s, fresh=fresh)
 
     async def close(self) -> None:
         await self.tcp.close()
@@ -91,7 +98,11 @@ class TcpLine:
 
 
 class TcpJson:
-    """JSON objects both ways. Objects from the instrument end with `delimiter` or follow one another directly."""
+    """JSON objects both ways. Objects from the instrument end with `delimiter` or follow one another directly.
+
+    Replies carry no number, and what belongs to one request has no end mark. So every exchange has a connection of its
+    own: nothing that was asked for before can arrive on it.
+    """
 
     def __init__(self, tcp: TcpPort, delimiter: bytes = b"\x17") -> None:
         self.tcp = tcp
@@ -116,7 +127,7 @@ class TcpJson:
                 sock.sendall(json.dumps(request).encode())
             return self._await(sock, take, deadline_s)
 
-        return await self.tcp.run(work, deadline_s=deadline_s, harmless=harmless)
+        return await self.tcp.run(work, deadline_s=deadline_s, harmless=harmless, fresh=True)
 
     async def close(self) -> None:
         await self.tcp.close()

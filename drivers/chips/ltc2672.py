@@ -160,7 +160,7 @@ class Ltc2672:
             )
         if fault & FAULT_LENGTH:
             raise BusFault(
-                f"{self.name} at {self.address}: LTC2672 refused a frame for its length; nothing was written"
+                f"{self.name} at {self.address}: a frame was refused for its length; nothing was written"
             )
         if fault & FAULT_HOT:
             raise BusFault(f"{self.name} at {self.address}: LTC2672 is above 175 C and has switched its outputs off")

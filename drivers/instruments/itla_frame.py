@@ -70,7 +70,8 @@ class Dialogue:
 
     Replies carry a register but no sequence number. A reply that comes late could be taken for that of a later request
     to the same register. So after any failure a register is read that no unanswered request has named: the laser
-    answers in order, hence everything before that answer is old.
+    answers in order, hence everything before that answer is old. (A laser that repeats a reply which it has given
+    already, unasked and within the time of a request to the same register, cannot be told by this protocol.)
     """
 
     def __init__(self) -> None:

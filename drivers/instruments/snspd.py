@@ -104,7 +104,6 @@ class Snspd:
         async with self._counting:
             period = max(MIN_PERIOD_S, period_s)
             await self._set_period(period)
-            await self._counts.close()
             try:
                 line = await self._second_line(period)
             finally:
@@ -123,8 +122,8 @@ class Snspd:
 
     async def _second_line(self, period_s: float) -> bytes:
         lines: list[bytes] = []
-        for _ in range(16):
-            lines += [line for line in await self._counts.arrived() if line.strip()]
+        for look in range(16):
+            lines += [line for line in await self._counts.arrived(fresh=look == 0) if line.strip()]
             if len(lines) >= 2:
                 return lines[1]
             await asyncio.sleep(period_s / 4)

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 from calibration.context import CalibrationContext, Progress
 from calibration.graph import Graph, bring_up
-from qmodd.app.failures import EXPECTED, Interrupted, interrupted, leaves, reason
+from qmodd.app.failures import EXPECTED, Interrupted, NotReady, interrupted, leaves, reason
 from qmodd.app.selftest import quick_selftest
 from qmodd.app.wiring import Wiring
 from qmodd.control.loop import Scheduler
+from qmodd.control.thermal import TecLoop, ThermalConfig
 from qmodd.lifecycle import Activity, Administrative, Operational
 from qmodd.module import Module
 from qmodd.safety import Watchdog, safe_state
@@ -28,6 +29,7 @@ BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 SAFE_DEADLINE_S = 0.8
 # A session that lasted this long was a good one: the next failure starts at the shortest pause again.
 GOOD_SESSION_S = 60.0
+WARM_UP_S = 300.0
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Operator(ABC):
     _failures: int = 0
     _module: Module | None = None
     in_service: bool = False
+    tec: TecLoop | None = None
 
     # what differs between the sides
 
@@ -117,7 +120,7 @@ class Operator(ABC):
         """Make sure, on the hardware, that a module that may not run is dark; say so if that cannot be done."""
         self.wiring.life.set_activity(Activity.SAFE, why)
         self.wiring.life.set_operational(Operational.DISABLED, why)
-        module = self.wiring.new_module()
+        module = self.wiring.module
         try:
             await module.open()
         except Exception as e:
@@ -133,7 +136,7 @@ class Operator(ABC):
         life, config = self.wiring.life, self.wiring.config
         life.set_activity(Activity.BOOT, "opening and identifying the devices")
         life.set_operational(Operational.DISABLED, "starting")
-        self._module = module = self.wiring.new_module()
+        self._module = module = self.wiring.module
         context = self.context(module)
         identities = await module.open()
         self.wiring.events.record("devices.open", {r: f"{i.model} {i.serial}".strip() for r, i in identities.items()})
@@ -167,20 +170,49 @@ class Operator(ABC):
         life.set_activity(Activity.SELFTEST, "quick check of read-back, rails and known answers")
         self.wiring.publish_selftest(await quick_selftest(module))
         life.set_activity(Activity.CALIBRATING, "bringing the chip to temperature")
-        await self.warm_up(module)
+        await self.warm_up()
         life.set_activity(Activity.CALIBRATING, "walking the calibration graph")
         force, self.force = self.force, frozenset()
         records = await bring_up(self.graph(), context, force=force)
         for record in records.values():
             self.wiring.publish_record(record)
 
-    @abstractmethod
-    async def warm_up(self, module: Module) -> None: ...
+    def add_tec_loop(self, scheduler: Scheduler, module: Module) -> None:
+        c = self.wiring.config
+        self.tec = TecLoop(
+            module.tec,
+            ThermalConfig(
+                target_c=c.control.tec_target_c,
+                kp_a_per_k=c.control.tec_kp_a_per_k,
+                ti_s=c.control.tec_ti_s,
+                current_limit_a=c.control.tec_current_limit_a,
+                ramp_c_per_s=c.safety.tec_ramp_c_per_s,
+            ),
+            self.wiring.clock,
+        )
+        self.wiring.add_loop(scheduler, "temperature", 0.5, self.tec.step)
+
+    @property
+    def temperature_stable(self) -> bool:
+        return self.tec is not None and self.tec.stable
+
+    async def warm_up(self) -> None:
+        """Wait until the temperature is stable. Raises NotReady when that takes too long."""
+        end = self.wiring.clock.monotonic() + WARM_UP_S
+        while not self.temperature_stable:
+            reading = self.tec.reading if self.tec else None
+            if reading is not None:
+                self.wiring.life.set_activity(
+                    Activity.CALIBRATING, f"temperature {reading.object_c:.0f} C on its way to {reading.target_c:.1f} C"
+                )
+            if self.wiring.clock.monotonic() > end:
+                raise NotReady(f"the temperature is not stable after {WARM_UP_S:.0f} s: {reading}")
+            await asyncio.sleep(0.5)
 
     def add_heartbeats(self, scheduler: Scheduler, module: Module) -> None:
         """A harmless read on every bus, so that a bus that hangs is noticed although nothing else uses it."""
-        for name, read in self.wiring.heartbeats(module):
-            self.wiring.add_loop(scheduler, f"bus {name}", self.wiring.heartbeat_s, read)
+        for name, period_s, read in self.wiring.heartbeats(module):
+            self.wiring.add_loop(scheduler, f"bus {name}", period_s, read)
 
     async def _interrupted(self) -> None:
         raise await self._interrupt.get()
@@ -191,7 +223,7 @@ class Operator(ABC):
     def progress(self, progress: Progress) -> None:
         text = f"{progress.procedure}: {progress.message or f'{progress.fraction:.0%}'}"
         self.wiring.life.set_activity(Activity.CALIBRATING, text)
-        self.wiring.events_of_progress(progress)
+        self.wiring.progress_event(progress)
 
     async def _ended(self, error: BaseException, lasted_s: float) -> None:
         why = reason(error)

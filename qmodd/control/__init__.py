@@ -1,0 +1,1 @@
+"""Control laws as pure functions and small classes, and the scheduler that runs loops around them."""

@@ -41,7 +41,7 @@ def _fast_length(n: int) -> int:
 
 
 def rounding_bound(piece: int, length: int) -> float:
-    """Bound of the error of one coefficient of a product of 0/1 sequences, `piece` bits by `length` bits, FFT of `length`.
+    """Error bound of one coefficient of a product of 0/1 sequences of `piece` and `length` bits by FFT of `length`.
 
     Three transforms, each of relative error at most 6 eps log2(length) in the 2-norm (radix 2 to 5 butterflies with
     twiddles good to eps), plus the pointwise product: ||a|| ||b|| (18 log2 + 3) eps, with ||a||^2 <= piece etc.
@@ -77,9 +77,9 @@ def amplify(bits: Bits, seed: bytes, m: int) -> Bits:
     if rounding_bound(piece, length) > 0.1:
         raise ValueError(f"a block of {n} bits is too long to be exact")
     for start in range(0, n, piece):
-        x = bits[start:start + piece]
+        x = bits[start : start + piece]
         k = len(x)
         low = n - start - k  # seed[i + n-1-j] for j in this piece, i < m: from `low` on, k + m - 1 bits
-        part = s[low:low + k + m - 1]
-        out ^= _cyclic_parity(x, part, length)[k - 1:k - 1 + m]
+        part = s[low : low + k + m - 1]
+        out ^= _cyclic_parity(x, part, length)[k - 1 : k - 1 + m]
     return out

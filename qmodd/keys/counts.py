@@ -122,8 +122,17 @@ class BatchReport:
 
     def block_counts(self) -> BlockCounts:
         """The part that counts towards a block, Z errors still unknown."""
-        return BlockCounts(n_z=self.n_z, m_z=_PAIR, n_x=self.n_x, m_x=self.m_x, live_slots=self.live_slots,
-                           cross=self.cross, double_x=self.double_x, veto=self.veto, out_of_gate=self.out_of_gate)
+        return BlockCounts(
+            n_z=self.n_z,
+            m_z=_PAIR,
+            n_x=self.n_x,
+            m_x=self.m_x,
+            live_slots=self.live_slots,
+            cross=self.cross,
+            double_x=self.double_x,
+            veto=self.veto,
+            out_of_gate=self.out_of_gate,
+        )
 
     def to_bytes(self) -> bytes:
         """The payload of TALLY, 104 bytes. Raises ValueError if a count does not fit."""
@@ -142,16 +151,24 @@ class BatchReport:
         if len(data) != cls._LAYOUT.size:
             raise ValueError(f"tally of {len(data)} bytes, expected {cls._LAYOUT.size}")
         v = cls._LAYOUT.unpack(data)
-        report = cls(*v[:9], n_z=(v[9], v[10]), n_x0=(v[11], v[12]), e_x0=(v[13], v[14]), n_x1=(v[15], v[16]),
-                     e_x1=(v[17], v[18]), satellites=(v[19], v[20], v[21], v[22]))
+        report = cls(
+            *(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]),
+            n_z=(v[9], v[10]),
+            n_x0=(v[11], v[12]),
+            e_x0=(v[13], v[14]),
+            n_x1=(v[15], v[16]),
+            e_x1=(v[17], v[18]),
+            satellites=(v[19], v[20], v[21], v[22]),
+        )
         report.check()
         return report
 
     def __add__(self, other: BatchReport) -> BatchReport:
         """Sum over batches; the slot range becomes the span of both (what lies between counts as not live)."""
         total = _add(self, other)
-        return replace(total, first_slot=min(self.first_slot, other.first_slot),
-                       end_slot=max(self.end_slot, other.end_slot))
+        return replace(
+            total, first_slot=min(self.first_slot, other.first_slot), end_slot=max(self.end_slot, other.end_slot)
+        )
 
 
 Counts = TypeVar("Counts", BlockCounts, BatchReport)

@@ -81,8 +81,10 @@ class _Decoy:
     def vacuum_high(self, n: Sequence[int], m: Sequence[int]) -> float:
         """Half of the vacuum's detections are errors, so the errors bound them (one decoy)."""
         tau0 = self.tau(0)
-        each = (2 * (tau0 * exp(self.mu[k]) / self.p[k] * (m[k] + self.spread(sum(m))) + self.spread(sum(n)))
-                for k in range(2))
+        each = (
+            2 * (tau0 * exp(self.mu[k]) / self.p[k] * (m[k] + self.spread(sum(m))) + self.spread(sum(n)))
+            for k in range(2)
+        )
         return min(float(sum(n)), *each)
 
     def single_two_decoys(self, n: Sequence[int]) -> float:
@@ -150,10 +152,18 @@ def _check(proof: Proof, counts: BlockCounts, mu: Sequence[float], p: Sequence[f
 def _singles(proof: Proof, decoy: _Decoy, counts: BlockCounts) -> tuple[float, float, float, float]:
     """(s_z0, s_z1, s_x1, v_x1)."""
     if proof is Proof.LIM2014:
-        return (decoy.vacuum_low(counts.n_z, 1, 2), decoy.single_two_decoys(counts.n_z),
-                decoy.single_two_decoys(counts.n_x), decoy.single_errors(counts.m_x, 1, 2))
-    return (decoy.vacuum_low(counts.n_z, 0, 1), decoy.single_one_decoy(counts.n_z, counts.m_z),
-            decoy.single_one_decoy(counts.n_x, counts.m_x), decoy.single_errors(counts.m_x, 0, 1))
+        return (
+            decoy.vacuum_low(counts.n_z, 1, 2),
+            decoy.single_two_decoys(counts.n_z),
+            decoy.single_two_decoys(counts.n_x),
+            decoy.single_errors(counts.m_x, 1, 2),
+        )
+    return (
+        decoy.vacuum_low(counts.n_z, 0, 1),
+        decoy.single_one_decoy(counts.n_z, counts.m_z),
+        decoy.single_one_decoy(counts.n_x, counts.m_x),
+        decoy.single_errors(counts.m_x, 0, 1),
+    )
 
 
 def _why_zero(s_z1: float, s_x1: float, phi: float) -> str:
@@ -166,8 +176,15 @@ def _why_zero(s_z1: float, s_x1: float, phi: float) -> str:
     return "leak and security terms exceed what single photons pay"
 
 
-def key_length(proof: Proof, counts: BlockCounts, mu: Sequence[float], p_mu: Sequence[float], eps_sec: float,
-               eps_cor: float, leak_bits: int) -> KeyLength:
+def key_length(
+    proof: Proof,
+    counts: BlockCounts,
+    mu: Sequence[float],
+    p_mu: Sequence[float],
+    eps_sec: float,
+    eps_cor: float,
+    leak_bits: int,
+) -> KeyLength:
     """Key bits that `proof` allows for a block at exactly known intensities.
 
     `leak_bits` is every bit disclosed, verification tags included. Raises ValueError on parameters outside the proof's
@@ -195,8 +212,15 @@ def key_length(proof: Proof, counts: BlockCounts, mu: Sequence[float], p_mu: Seq
 _GRID = (0.0, 0.5, 1.0)
 
 
-def key_length_interval(proof: Proof, counts: BlockCounts, mu_intervals: Sequence[tuple[float, float]],
-                        p_mu: Sequence[float], eps_sec: float, eps_cor: float, leak_bits: int) -> KeyLength:
+def key_length_interval(
+    proof: Proof,
+    counts: BlockCounts,
+    mu_intervals: Sequence[tuple[float, float]],
+    p_mu: Sequence[float],
+    eps_sec: float,
+    eps_cor: float,
+    leak_bits: int,
+) -> KeyLength:
     """The least key length over all intensities inside their calibrated intervals (low, high).
 
     Evaluated at the corners, edge centres and centre of the box; the minimum is taken at a corner wherever the bound is

@@ -1,8 +1,8 @@
 """Bob's clicks -> accepted detections, by the acceptance rule (reference pair A1).
 
-A slot is live if no detector clicked in the H slots before it. A live slot is accepted if all its clicks lie in gates of
-one basis: Z: DZ in bin 0 or 1; X: DX0 or DX1 in bin 1 (both: random bit). A click outside every gate, or in a satellite
-bin, drops the slot. Clicks in gates of both bases (a cross click) give the slot a random basis and a random bit, which
+A slot is live if no detector clicked in the H slots before it. A live slot is accepted if all its clicks lie in gates
+of one basis: Z: DZ in bin 0 or 1; X: DX0 or DX1 in bin 1 (both: random bit). A click outside every gate, or in a
+satellite bin, drops the slot. Clicks in gates of both bases (a cross click) give the slot a random basis and a random bit, which
 is what a passive choice of basis owes to a proof that assumes an active one. Unequal dead times of the detectors would
 otherwise make basis and bit depend on history.
 """
@@ -17,18 +17,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qmodd.keys.jit import kernel
+from qmodd.keys.acceptance import (
+    COUNTERS,
+    CROSS,
+    DOUBLE,
+    EARLY,
+    LATE,
+    LIVE,
+    OUT_OF_GATE,
+    PLAIN,
+    SATELLITE,
+    TOSS_BOTH,
+    VETO,
+    accept_slots,
+    place_clicks,
+)
 
 Int64s = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
 RandomBytes = Callable[[int], bytes]
-
-# Columns of the kernel's counter array.
-_LIVE, _VETO, _OUT, _CROSS, _DOUBLE, _EARLY, _LATE, _SAT, _END = 0, 1, 2, 3, 4, 5, 6, 7, 11
-# What the kernel says of an accepted slot beside its basis and bit.
-_PLAIN, _TOSS_BIT, _TOSS_BOTH = 0, 1, 2
-# Residuals up to 300 ps still belong to the bin; clipping at 150 ps keeps darks and tails from pulling the clock.
-_RESIDUAL_WINDOW_PS, _RESIDUAL_CLIP_PS = 300.0, 150.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class FrameClock:
 
 @dataclass(frozen=True)
 class Gates:
-    """Software gates: +-`half_gate_ps` round each bin centre; a slot is taken to begin `lead_ps` before its early bin."""
+    """Software gates, +-`half_gate_ps` round each bin centre; a slot begins `lead_ps` before its early bin."""
 
     bin_ps: float = 800.0
     half_gate_ps: float = 200.0
@@ -128,8 +135,9 @@ def holdoff_slots(dead_ps: float, recovery_ps: float, bin_ps: float, period_ps: 
     return max(0, ceil((dead_ps + 6 * recovery_ps + 2 * bin_ps) / period_ps) - 1)
 
 
-def gate_closed_ranges(open_ps: int, period_ps: int, clock: FrameClock, first_slot: int, end_slot: int, holdoff: int
-                       ) -> Int64s:
+def gate_closed_ranges(
+    open_ps: int, period_ps: int, clock: FrameClock, first_slot: int, end_slot: int, holdoff: int
+) -> Int64s:
     """Slot ranges (k, 2) that a strobe hides: the tagger looks only where its clock modulo `period_ps` is < `open_ps`.
 
     Each range ends `holdoff` slots after the gate opens, since clicks before it were not seen. Guard of one slot at
@@ -143,7 +151,8 @@ def gate_closed_ranges(open_ps: int, period_ps: int, clock: FrameClock, first_sl
     opening = clock.slot + np.ceil((opens - clock.tag_ps - clock.frac_ps) / clock.period_ps).astype(np.int64)
     closing = clock.slot + np.floor((opens + open_ps - clock.tag_ps - clock.frac_ps) / clock.period_ps).astype(np.int64)
     ranges = np.stack([closing[:-1] - 1, opening[1:] + 1 + holdoff], axis=1)
-    return np.clip(ranges, first_slot, end_slot)
+    clipped: Int64s = np.clip(ranges, first_slot, end_slot)
+    return clipped
 
 
 def merge_ranges(ranges: Sequence[tuple[int, int]] | Int64s, first_slot: int) -> Int64s:
@@ -159,128 +168,15 @@ def merge_ranges(ranges: Sequence[tuple[int, int]] | Int64s, first_slot: int) ->
     return np.stack([r[starts, 0], reach[np.concatenate([starts[1:] - 1, [len(r) - 1]])]], axis=1)
 
 
-@kernel
-def place_clicks(t, channel, reference, frac, delays, period, lead, slots, residue, order):  # type: ignore[no-untyped-def]
-    """Slot (from the reference slot on) and time within the slot of every click, sorted, with the click's index.
-
-    Insertion sort: detector delays undo the order of arrival only a little, so clicks move past few others.
-    """
-    for i in range(len(t)):
-        x = (t[i] - reference) - frac - delays[channel[i]]
-        s = np.int64(np.floor((x + lead) / period))
-        r = x - s * period
-        if s == -1:  # a clock that moved by some ps between batches; such a click is in no gate and stays so
-            s = 0
-            r -= period
-        k = i
-        while k > 0 and (slots[k - 1] > s or (slots[k - 1] == s and residue[k - 1] > r)):
-            slots[k] = slots[k - 1]
-            residue[k] = residue[k - 1]
-            order[k] = order[k - 1]
-            k -= 1
-        slots[k] = s
-        residue[k] = r
-        order[k] = i
-
-
-@kernel
-def count_live(a, b, ranges, at):  # type: ignore[no-untyped-def]
-    """Slots of [a, b) outside the disjoint sorted ranges from index `at` on; returns (count, next index)."""
-    live = b - a
-    while at < len(ranges) and ranges[at, 1] <= a:
-        at += 1
-    k = at
-    while k < len(ranges) and ranges[k, 0] < b:
-        live -= min(b, ranges[k, 1]) - max(a, ranges[k, 0])
-        k += 1
-    return live, at
-
-
-@kernel
-def accept_slots(slots, residue, detector, first, end, mark, holdoff, ranges, bin_ps, half_gate, out_slot, out_basis,
-                 out_bit, out_toss, counters, clicks, in_gate, res_sum, res_count):  # type: ignore[no-untyped-def]
-    """The rule. Slots before `mark` are dead; returns (accepted, new mark). Slots are sorted, all in [first, end)."""
-    n = len(slots)
-    i = 0
-    k = 0
-    at = 0
-    counted = max(first, mark)  # live slots before this one are counted already
-    drop = 0
-    while i < n:
-        s = slots[i]
-        zbit = -1
-        middle = 0  # bit 0: DX0, bit 1: DX1
-        bad = False
-        while drop < len(ranges) and ranges[drop, 1] <= s:
-            drop += 1
-        dropped = drop < len(ranges) and ranges[drop, 0] <= s
-        while i < n and slots[i] == s:
-            d = detector[i]
-            b = np.int64(np.floor(residue[i] / bin_ps + 0.5))
-            e = residue[i] - b * bin_ps
-            inside = abs(e) <= half_gate and 0 <= b <= (1 if d == 0 else 2)
-            if not dropped:
-                clicks[d] += 1
-                if inside:
-                    in_gate[d] += 1
-                if abs(e) <= _RESIDUAL_WINDOW_PS and 0 <= b <= (1 if d == 0 else 2):
-                    res_sum[d] += min(max(e, -_RESIDUAL_CLIP_PS), _RESIDUAL_CLIP_PS)
-                    res_count[d] += 1
-            if not inside:
-                bad = True
-            elif d == 0:
-                zbit = b if zbit < 0 else zbit
-            elif b == 1:
-                middle |= d
-            else:
-                bad = True
-                if not dropped:
-                    counters[_SAT + 2 * (d - 1) + b // 2] += 1
-            i += 1
-        live = s >= mark
-        if s + 1 > counted:
-            new, at = count_live(counted, s + 1, ranges, at)
-            counters[_LIVE] += new
-        mark = max(mark, s + 1 + holdoff)
-        counted = max(counted, mark)
-        if dropped:
-            continue
-        if not live:
-            counters[_VETO] += 1
-        elif bad:
-            counters[_OUT] += 1
-        else:
-            out_slot[k] = s
-            out_toss[k] = _PLAIN
-            if zbit >= 0 and middle != 0:
-                counters[_CROSS] += 1
-                out_toss[k] = _TOSS_BOTH
-            elif zbit >= 0:
-                out_basis[k] = 0
-                out_bit[k] = zbit
-                counters[_EARLY + zbit] += 1
-            else:
-                out_basis[k] = 1
-                out_bit[k] = 1 if middle == 1 else 0  # DX0 is bit 1, DX1 bit 0
-                if middle == 3:
-                    counters[_DOUBLE] += 1
-                    out_toss[k] = _TOSS_BIT
-            k += 1
-    if end > counted:
-        new, at = count_live(counted, end, ranges, at)
-        counters[_LIVE] += new
-    return k, mark
-
-
 def _toss(basis: Bits, bit: Bits, toss: Bits, random_bytes: RandomBytes) -> None:
     """Random bits where the rule asks for them; exactly as many bits as needed are drawn."""
-    both, some = np.flatnonzero(toss == _TOSS_BOTH), np.flatnonzero(toss != _PLAIN)
+    both, some = np.flatnonzero(toss == TOSS_BOTH), np.flatnonzero(toss != PLAIN)
     need = len(both) + len(some)
     if need == 0:
         return
     drawn = np.unpackbits(np.frombuffer(random_bytes((need + 7) // 8), np.uint8), count=need)
     bit[some] = drawn[: len(some)]
-    basis[both] = drawn[len(some):]
+    basis[both] = drawn[len(some) :]
 
 
 class FrameBuilder:
@@ -300,8 +196,17 @@ class FrameBuilder:
         self._tail_t: Int64s = np.empty(0, np.int64)
         self._tail_channel: Bits = np.empty(0, np.uint8)
 
-    def push(self, t: Int64s, channel: Bits, to_ps: int, clock: FrameClock, random_bytes: RandomBytes, *,
-             lost_ps: Sequence[tuple[int, int]] = (), drop: Sequence[tuple[int, int]] | Int64s = ()) -> FrameBatch:
+    def push(
+        self,
+        t: Int64s,
+        channel: Bits,
+        to_ps: int,
+        clock: FrameClock,
+        random_bytes: RandomBytes,
+        *,
+        lost_ps: Sequence[tuple[int, int]] = (),
+        drop: Sequence[tuple[int, int]] | Int64s = (),
+    ) -> FrameBatch:
         """All slots that are complete once every click before `to_ps` is known.
 
         `t` (int64 ps, sorted) and `channel` (0 DZ, 1 DX0, 2 DX1) as the tagger delivers them, `lost_ps` its intervals
@@ -315,30 +220,37 @@ class FrameBuilder:
         channel = np.concatenate([self._tail_channel, np.asarray(channel, np.uint8)])
         first = self.next_slot
         here = clock.moved_to(first)
-        end = max(first, first + self._slot_from(here, to_ps - max(self.delays_ps)))
+        end = max(first, first + self._slot_from(here, to_ps, max(self.delays_ps)))
         slots, residue, order = np.empty(len(t), np.int64), np.empty(len(t)), np.empty(len(t), np.int64)
-        place_clicks(t, channel, here.tag_ps, here.frac_ps, np.array(self.delays_ps), here.period_ps,
-                     self.gates.lead_ps, slots, residue, order)
+        delays, lead = np.array(self.delays_ps), self.gates.lead_ps
+        place_clicks(t, channel, here.tag_ps, here.frac_ps, delays, here.period_ps, lead, slots, residue, order)
         begin, ready = np.searchsorted(slots, (0, end - first))
         tail = np.sort(order[ready:])
         self._tail_t, self._tail_channel = t[tail], channel[tail]
         ranges = self._dropped(here, lost_ps, drop, end)
         self.next_slot = end
-        return self._accept(slots[begin:ready], residue[begin:ready], channel[order[begin:ready]], first, end, ranges,
-                            random_bytes)
+        return self._accept(
+            slots[begin:ready], residue[begin:ready], channel[order[begin:ready]], first, end, ranges, random_bytes
+        )
 
-    def _slot_from(self, clock: FrameClock, corrected_ps: float) -> int:
-        """The slot, counted from the clock's reference, that a delay-corrected time belongs to."""
-        return floor((corrected_ps - clock.tag_ps - clock.frac_ps + self.gates.lead_ps) / clock.period_ps)
+    def _slot_from(self, clock: FrameClock, tag_ps: int, delay_ps: float) -> int:
+        """The slot, counted from the clock's reference, of a click at `tag_ps` behind a path delay."""
+        return floor((tag_ps - clock.tag_ps - clock.frac_ps - delay_ps + self.gates.lead_ps) / clock.period_ps)
 
-    def _dropped(self, clock: FrameClock, lost_ps: Sequence[tuple[int, int]],
-                 drop: Sequence[tuple[int, int]] | Int64s, end: int) -> Int64s:
+    def _dropped(
+        self, clock: FrameClock, lost_ps: Sequence[tuple[int, int]], drop: Sequence[tuple[int, int]] | Int64s, end: int
+    ) -> Int64s:
         """Ranges to leave out of [next_slot, end), counted from next_slot; what lies beyond `end` is remembered.
 
         Data lost up to some time hide clicks, so that the hold-off after them cannot be known either.
         """
-        lost = [(clock.slot + self._slot_from(clock, a - max(self.delays_ps)),
-                 clock.slot + self._slot_from(clock, b - min(self.delays_ps)) + 1 + self.holdoff) for a, b in lost_ps]
+        lost = [
+            (
+                clock.slot + self._slot_from(clock, a, max(self.delays_ps)),
+                clock.slot + self._slot_from(clock, b, min(self.delays_ps)) + 1 + self.holdoff,
+            )
+            for a, b in lost_ps
+        ]
         given = np.asarray(drop, np.int64).reshape(-1, 2)
         everything = np.concatenate([self._pending, np.asarray(lost, np.int64).reshape(-1, 2), given])
         ranges = merge_ranges(everything, self.next_slot)
@@ -346,23 +258,64 @@ class FrameBuilder:
         ranges = np.clip(ranges, self.next_slot, end)
         return np.ascontiguousarray(ranges[ranges[:, 1] > ranges[:, 0]] - self.next_slot)
 
-    def _accept(self, slots: Int64s, residue: npt.NDArray[np.float64], detector: Bits, first: int, end: int,
-                ranges: Int64s, random_bytes: RandomBytes) -> FrameBatch:
+    def _accept(
+        self,
+        slots: Int64s,
+        residue: npt.NDArray[np.float64],
+        detector: Bits,
+        first: int,
+        end: int,
+        ranges: Int64s,
+        random_bytes: RandomBytes,
+    ) -> FrameBatch:
         n = len(slots)
-        out_slot, out_basis, out_bit, out_toss = (np.zeros(n, d) for d in (np.int64, np.uint8, np.uint8, np.uint8))
-        counters, clicks, in_gate, count = (np.zeros(k, np.int64) for k in (_END, 3, 3, 3))
+        slot, basis, bit, toss = (
+            np.zeros(n, np.int64),
+            np.zeros(n, np.uint8),
+            np.zeros(n, np.uint8),
+            np.zeros(n, np.uint8),
+        )
+        counters, clicks, in_gate, count = (np.zeros(k, np.int64) for k in (COUNTERS, 3, 3, 3))
         sums = np.zeros(3)
-        k, mark = accept_slots(slots, residue, detector, 0, end - first, self._mark - first, self.holdoff, ranges,
-                               self.gates.bin_ps, self.gates.half_gate_ps, out_slot, out_basis, out_bit, out_toss,
-                               counters, clicks, in_gate, sums, count)
+        g = self.gates
+        k, mark = accept_slots(
+            *(
+                slots,
+                residue,
+                detector,
+                end - first,
+                self._mark - first,
+                self.holdoff,
+                ranges,
+                g.bin_ps,
+                g.half_gate_ps,
+            ),
+            *(slot, basis, bit, toss, counters, clicks, in_gate, sums, count),
+        )
         self._mark = int(mark) + first
-        _toss(out_basis[:k], out_bit[:k], out_toss[:k], random_bytes)
-        c = [int(x) for x in counters]
-        report = FrameCounters(
-            c[_LIVE], int(np.diff(ranges, axis=1).sum()), c[_VETO], c[_OUT], c[_CROSS], c[_DOUBLE], c[_EARLY],
-            c[_LATE], (c[_SAT], c[_SAT + 1], c[_SAT + 2], c[_SAT + 3]), _three(clicks), _three(in_gate))
+        slot, basis, bit, toss = slot[:k] + first, basis[:k], bit[:k], toss[:k]
+        _toss(basis, bit, toss, random_bytes)
+        dropped = int(np.diff(ranges, axis=1).sum())
         residuals = Residuals((float(sums[0]), float(sums[1]), float(sums[2])), _three(count))
-        return FrameBatch(first, end, out_slot[:k] + first, out_basis[:k], out_bit[:k], report, residuals)
+        return FrameBatch(first, end, slot, basis, bit, _counters(counters, dropped, clicks, in_gate), residuals)
+
+
+def _counters(counters: Int64s, dropped: int, clicks: Int64s, in_gate: Int64s) -> FrameCounters:
+    c = [int(x) for x in counters]
+    s = SATELLITE
+    return FrameCounters(
+        live_slots=c[LIVE],
+        dropped_slots=dropped,
+        veto=c[VETO],
+        out_of_gate=c[OUT_OF_GATE],
+        cross=c[CROSS],
+        double_x=c[DOUBLE],
+        z_early=c[EARLY],
+        z_late=c[LATE],
+        satellites=(c[s], c[s + 1], c[s + 2], c[s + 3]),
+        clicks=_three(clicks),
+        in_gate=_three(in_gate),
+    )
 
 
 def _three(a: Int64s) -> tuple[int, int, int]:

@@ -87,7 +87,8 @@ def sync_bits(slots: Int64s) -> Bits:
     """The public string: the Z bit sent in each slot."""
     s = np.asarray(slots, np.int64)
     flip = _C2[(s >> 16) & (SUPERFRAMES - 1)] & (s & 1).astype(np.uint8)
-    return _C1[s & (CODE_SLOTS - 1)] ^ flip
+    bits: Bits = _C1[s & (CODE_SLOTS - 1)] ^ flip
+    return bits
 
 
 def _tone(x: Floats, period: float) -> complex:
@@ -110,8 +111,8 @@ def _candidates(x: Floats, period: float, y_max: float) -> list[float] | str:
     y = step * np.arange(-half, half + 1)
     power = np.empty(len(y))
     for i in range(0, len(y), 256):
-        angle = np.outer(2 * pi / (period * (1 + y[i:i + 256])), first)
-        power[i:i + 256] = (np.cos(angle).sum(1) ** 2 + np.sin(angle).sum(1) ** 2) / len(first)
+        angle = np.outer(2 * pi / (period * (1 + y[i : i + 256])), first)
+        power[i : i + 256] = (np.cos(angle).sum(1) ** 2 + np.sin(angle).sum(1) ** 2) / len(first)
     threshold = 3 * log(len(y)) + 10
     if power.max() < threshold:
         return f"no tone at the slot period: {power.max():.1f} where {threshold:.1f} is needed"
@@ -222,8 +223,9 @@ def _decode_slot(n: Int64s, sign: Floats) -> _Reading:
     return _Reading((-k - (q << 16)) % SUPERFRAME_SLOTS, snr1, snr2, doubt1 or doubt2)
 
 
-def acquire(tags_dz: Int64s, period_ps: float = 8000.0, bin_ps: float = 800.0, y_max: float = 5e-6
-            ) -> SyncResult | SyncRefused:
+def acquire(
+    tags_dz: Int64s, period_ps: float = 8000.0, bin_ps: float = 800.0, y_max: float = 5e-6
+) -> SyncResult | SyncRefused:
     """Find frames in the DZ tags (int64 ps, sorted) taken while Alice sends the public string.
 
     The clocks may differ by up to `y_max` (relative). Accepted if both correlation peaks exceed 8 standard deviations
@@ -257,7 +259,7 @@ def _worse_peak(sync: SyncResult) -> float:
 
 
 def resolve_superframe(sync: SyncResult, slot_hint: int, tag_ps: int) -> FrameClock:
-    """The clock with its full slot number: `slot_hint` is Alice's slot at Bob's `tag_ps`, good to +-2^27 slots (1 s)."""
+    """The clock with its full slot number: `slot_hint` is Alice's slot at `tag_ps`, good to +-2^27 slots (1 s)."""
     turns = round((slot_hint - sync.clock.slot_at(tag_ps)) / SUPERFRAME_SLOTS)
     return replace(sync.clock, slot=sync.clock.slot + turns * SUPERFRAME_SLOTS)
 

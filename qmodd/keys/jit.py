@@ -6,9 +6,7 @@ A kernel decorated with `kernel` has `py_func`, its uncompiled self, in either c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-F = TypeVar("F", bound=Callable[..., Any])
+from typing import Any
 
 try:
     from numba import njit as _njit
@@ -18,14 +16,17 @@ except ImportError:  # pragma: no cover - depends on the installation
     COMPILED = False
 
 
-def uncompiled(function: F) -> F:
+def uncompiled(function: Any) -> Any:
     """The decorator that stands in without numba: marks the function as its own uncompiled self."""
-    function.py_func = function  # type: ignore[attr-defined]
+    function.py_func = function
     return function
 
 
-def kernel(function: F) -> F:
-    """Compile a loop kernel: no Python objects inside, releases the interpreter lock, cached on disk."""
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a loop kernel: no Python objects inside, releases the interpreter lock, cached on disk.
+
+    The result has the function's signature and its attribute `py_func`.
+    """
     if not COMPILED:  # pragma: no cover - depends on the installation
         return uncompiled(function)
-    return _njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    return _njit(nogil=True, cache=True)(function)

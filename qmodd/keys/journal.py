@@ -83,6 +83,11 @@ class Journal:
         records = [BlockRecord.from_json(str(r[0])) for r in rows]
         return [InDoubt(UUID(r.uuid), r.round) for r in records]
 
+    def revoke_block(self, uuid: UUID) -> None:
+        """Alice: Bob's store has lost a block that he had prepared; its keys must not be used on one side alone."""
+        rows = self.store.database.rows("SELECT id FROM keys WHERE block = ?", uuid.bytes)
+        self.store.revoke([UUID(bytes=r[0]) for r in rows if isinstance(r[0], bytes)])
+
     def peer_done(self, uuid: UUID) -> None:
         with self.store.database.transaction() as db:
             db.execute("UPDATE blocks SET peer_done = 1 WHERE uuid = ?", (uuid.bytes,))

@@ -58,7 +58,7 @@ class Basis:
 
 
 @kernel
-def rice_length(gaps, k):  # type: ignore[no-untyped-def]
+def rice_length(gaps: Int64s, k: int) -> int:
     """Bits that the gaps take: unary quotient, a stop bit, k bits of remainder."""
     total = 0
     for i in range(len(gaps)):
@@ -67,7 +67,7 @@ def rice_length(gaps, k):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def rice_encode(gaps, k, out):  # type: ignore[no-untyped-def]
+def rice_encode(gaps: Int64s, k: int, out: Bits) -> None:
     """Most significant bit first into zeroed bytes: quotient as ones, a zero, then the remainder."""
     pos = 0
     for i in range(len(gaps)):
@@ -86,14 +86,14 @@ def rice_encode(gaps, k, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def rice_decode(data, k, span, gaps):  # type: ignore[no-untyped-def]
+def rice_decode(data: Bits, k: int, span: int, gaps: Int64s) -> int:
     """Fills `gaps`; returns the bits read, or -1 if the data end early or the slots leave the span."""
     pos = 0
     end = 8 * len(data)
     at = -1
     for i in range(len(gaps)):
         q = 0
-        while pos < end and (data[pos >> 3] >> (7 - (pos & 7))) & 1:
+        while pos < end and (int(data[pos >> 3]) >> (7 - (pos & 7))) & 1:
             q += 1
             pos += 1
         pos += 1
@@ -101,7 +101,7 @@ def rice_decode(data, k, span, gaps):  # type: ignore[no-untyped-def]
             return -1
         r = 0
         for _ in range(k):
-            r = 2 * r + ((data[pos >> 3] >> (7 - (pos & 7))) & 1)
+            r = 2 * r + ((int(data[pos >> 3]) >> (7 - (pos & 7))) & 1)
             pos += 1
         gaps[i] = (q << k) + r
         at += gaps[i] + 1
@@ -122,9 +122,11 @@ def _unpack(data: memoryview, count: int) -> Bits:
     return bits[:count]
 
 
-def _rice_parameter(span: int, count: int) -> int:
-    mean = (span - count) / count if count else 0.0
-    return min(_MAX_K, max(0, floor(log2(0.69 * mean)))) if mean > 1.5 else 0
+def _rice_parameter(gaps: Int64s) -> int:
+    """The best of the parameters next to floor(log2(0.69 mean gap)), which is within one of the best."""
+    mean = float(gaps.mean()) if len(gaps) else 0.0
+    guess = min(_MAX_K, floor(log2(0.69 * mean))) if mean > 1.5 else 0
+    return min((k for k in range(max(0, guess - 1), min(_MAX_K, guess + 1) + 1)), key=lambda k: rice_length(gaps, k))
 
 
 def encode_detect(first_slot: int, end_slot: int, slots: Int64s, basis: Bits) -> bytes:
@@ -132,13 +134,14 @@ def encode_detect(first_slot: int, end_slot: int, slots: Int64s, basis: Bits) ->
 
     Raises ValueError if the slots are not strictly ascending in [first_slot, end_slot).
     """
-    gaps = np.diff(np.asarray(slots, np.int64), prepend=np.int64(first_slot - 1)) - 1
+    before = np.concatenate([np.array([first_slot - 1], np.int64), slots])
+    gaps: Int64s = before[1:] - before[:-1] - 1
     span = end_slot - first_slot
     if len(slots) != len(basis) or (len(gaps) and (gaps.min() < 0 or slots[-1] >= end_slot)):
         raise ValueError("slots must be ascending, inside their range, one basis each")
     if not (0 <= first_slot < 2**63 and 0 <= span < 2**32):
         raise ValueError(f"slots from {first_slot} over {span} do not fit")
-    k = _rice_parameter(span, len(gaps))
+    k = _rice_parameter(gaps)
     coded = np.zeros((int(rice_length(gaps, k)) + 7) // 8, np.uint8)
     rice_encode(gaps, k, coded)
     return _DETECT.pack(first_slot, span, len(gaps), k) + coded.tobytes() + _pack(basis)
@@ -149,7 +152,7 @@ def decode_detect(data: bytes, max_count: int = 1 << 22) -> Detect:
     if len(data) < _DETECT.size:
         raise ValueError("DETECT is cut short")
     first, span, count, k = _DETECT.unpack_from(data)
-    body = memoryview(data)[_DETECT.size:]
+    body = memoryview(data)[_DETECT.size :]
     bitmap = (count + 7) // 8
     if count > min(max_count, span, 8 * len(body)) or k > _MAX_K or first + span >= 2**63 or bitmap > len(body):
         raise ValueError("DETECT's header contradicts its length")
@@ -158,7 +161,7 @@ def decode_detect(data: bytes, max_count: int = 1 << 22) -> Detect:
     used = int(rice_decode(np.frombuffer(coded, np.uint8), k, span, gaps))
     if used < 0 or (used + 7) // 8 != len(coded) or (used % 8 and coded[-1] & (0xFF >> used % 8)):
         raise ValueError("DETECT's gaps are malformed")
-    basis = _unpack(body[len(coded):], count)
+    basis = _unpack(body[len(coded) :], count)
     return Detect(first, first + span, np.cumsum(gaps + 1) + (first - 1), basis)
 
 
@@ -177,7 +180,7 @@ def match(basis_bob: Bits, nibbles: Bits) -> Match:
 
 def encode_basis(m: Match) -> bytes:
     """BASIS: match bitmap, decoy flags of the matches, her bits of the X matches. Reveals no Z bit."""
-    return (_BASIS.pack(len(m.match), len(m.basis)) + _pack(m.match) + _pack(m.decoy) + _pack(m.bit[m.basis == 1]))
+    return _BASIS.pack(len(m.match), len(m.basis)) + _pack(m.match) + _pack(m.decoy) + _pack(m.bit[m.basis == 1])
 
 
 def decode_basis(data: bytes, basis_bob: Bits) -> Basis:
@@ -185,7 +188,7 @@ def decode_basis(data: bytes, basis_bob: Bits) -> Basis:
     if len(data) < _BASIS.size:
         raise ValueError("BASIS is cut short")
     count, matches = _BASIS.unpack_from(data)
-    body = memoryview(data)[_BASIS.size:]
+    body = memoryview(data)[_BASIS.size :]
     a, b = (count + 7) // 8, (matches + 7) // 8
     if count != len(basis_bob) or matches > count or len(body) < a + b:
         raise ValueError("BASIS does not answer these detections")
@@ -195,12 +198,12 @@ def decode_basis(data: bytes, basis_bob: Bits) -> Basis:
     x = int(basis_bob[hit].sum())
     if len(body) != a + b + (x + 7) // 8:
         raise ValueError("BASIS has the wrong length for its X matches")
-    return Basis(hit, _unpack(body[a:a + b], matches), _unpack(body[a + b:], x))
+    return Basis(hit, _unpack(body[a : a + b], matches), _unpack(body[a + b :], x))
 
 
 @dataclass(frozen=True)
 class Sifted:
-    """Matched detections of one side in slot order: own bit; `peer_x` is Alice's announced X bit on Bob's side, else 0."""
+    """Matched detections of one side in slot order: own bit; `peer_x` Alice's announced X bit (Bob's side), else 0."""
 
     slots: Int64s
     basis: Bits
@@ -218,8 +221,12 @@ class Sifted:
         """The parts one after the other, which must be their slot order."""
         if not parts:
             return cls.empty()
-        return cls(*(np.concatenate([getattr(p, name) for p in parts])
-                     for name in ("slots", "basis", "bit", "decoy", "peer_x")))
+        return cls(
+            *(
+                np.concatenate([getattr(p, name) for p in parts])
+                for name in ("slots", "basis", "bit", "decoy", "peer_x")
+            )
+        )
 
     @property
     def n_z(self) -> int:
@@ -228,14 +235,16 @@ class Sifted:
     @property
     def z_bits(self) -> Bits:
         """Own bits of the Z detections: what becomes key."""
-        return self.bit[self.basis == 0]
+        z: Bits = self.bit[self.basis == 0]
+        return z
 
     @property
     def z_decoy(self) -> Bits:
-        return self.decoy[self.basis == 0]
+        z: Bits = self.decoy[self.basis == 0]
+        return z
 
     def cut(self, n_z: int) -> tuple[Sifted, Sifted]:
-        """(up to and including the n_z-th Z detection, the rest): a block closes by count. Raises ValueError if fewer."""
+        """(up to the n_z-th Z detection, the rest): a block closes by count. Raises ValueError if there are fewer."""
         if not 0 < n_z <= self.n_z:
             raise ValueError(f"{self.n_z} Z detections, cannot close at {n_z}")
         at = int(np.flatnonzero(self.basis == 0)[n_z - 1]) + 1
@@ -264,9 +273,22 @@ def sift_bob(batch: FrameBatch, basis: Basis) -> tuple[Sifted, BatchReport]:
     c = batch.counters
     x0, x1 = is_x & (peer == 0), is_x & (peer == 1)
     report = BatchReport(
-        batch.first_slot, batch.end_slot, c.live_slots, c.cross, c.double_x, c.veto, c.out_of_gate, c.z_early, c.z_late,
-        per_intensity(~is_x), per_intensity(x0), per_intensity(x0 & wrong), per_intensity(x1),
-        per_intensity(x1 & wrong), c.satellites)
+        batch.first_slot,
+        batch.end_slot,
+        c.live_slots,
+        c.cross,
+        c.double_x,
+        c.veto,
+        c.out_of_gate,
+        c.z_early,
+        c.z_late,
+        per_intensity(~is_x),
+        per_intensity(x0),
+        per_intensity(x0 & wrong),
+        per_intensity(x1),
+        per_intensity(x1 & wrong),
+        c.satellites,
+    )
     return kept, report
 
 

@@ -44,8 +44,12 @@ class ClockTracker:
         self._gathered = Residuals()
         turn = min(_MOST_TURN, self.w_n * slots * self.clock.period_ps * _PS)
         moved = self.clock.moved_to(end_slot)
-        self.clock = FrameClock(moved.slot, moved.tag_ps, moved.frac_ps + 2 * self.zeta * turn * mean,
-                                moved.period_ps + turn * turn * mean / slots).moved_to(end_slot)
+        self.clock = FrameClock(
+            moved.slot,
+            moved.tag_ps,
+            moved.frac_ps + 2 * self.zeta * turn * mean,
+            moved.period_ps + turn * turn * mean / slots,
+        ).moved_to(end_slot)
         self.last_residual_ps = mean
         return self.clock
 

@@ -29,7 +29,7 @@ def verification_tag(key: bytes, bits: npt.NDArray[np.uint8]) -> bytes:
     data = np.packbits(bits).tobytes()
     value = len(bits) + 1
     for i in range(0, len(data), _CHUNK):
-        value = value * point + int.from_bytes(data[i:i + _CHUNK], "little")
+        value = value * point + int.from_bytes(data[i : i + _CHUNK], "little")
         value = (value & _PRIME) + (value >> 127)
     return (value * point % _PRIME).to_bytes(16, "little")
 

@@ -1,4 +1,4 @@
-"""LTC2668-16: sixteen voltage outputs up to ±10 V, SoftSpan (data sheet LTC2668). 32-bit frames echo the frame before."""
+"""LTC2668-16: sixteen voltage outputs up to ±10 V, SoftSpan (its data sheet). 32-bit frames echo the frame before."""
 
 from __future__ import annotations
 

@@ -44,13 +44,8 @@ class Ltc2672(SoftSpanDac):
         self._outputs = outputs
         self._rfsadj_ohm = rfsadj_ohm
         self._die_c = die_c
-        self._length_fault = False
         self._driven = [0.0] * CHANNELS
         super().__init__(CHANNELS, SPANS)
-
-    def power_on_reset(self) -> None:
-        self._length_fault = False
-        super().power_on_reset()
 
     def current(self, channel: int) -> float:
         """Programmed output current, A."""
@@ -66,7 +61,7 @@ class Ltc2672(SoftSpanDac):
 
     def faults(self) -> int:
         """Fault register: bits 0-4 open circuit, 5 over-temperature, 7 frame of a wrong length."""
-        bits = FAULT_LENGTH if self._length_fault else 0
+        bits = 0 if self.frame_valid else FAULT_LENGTH
         for channel in range(CHANNELS):
             if self._driven[channel] > 0.0 and self._outputs.heater_open(channel):
                 bits |= 1 << channel
@@ -74,9 +69,6 @@ class Ltc2672(SoftSpanDac):
 
     def _status(self) -> bytes:
         return bytes([self.faults()])
-
-    def _frame_ended(self, *, valid: bool) -> None:
-        self._length_fault = not valid
 
     def mux_v(self) -> float:
         """Voltage at the multiplexer pin, V; 0 when it is off (a resistor holds it down)."""

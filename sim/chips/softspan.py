@@ -1,7 +1,8 @@
-"""What the SoftSpan DACs LTC2668 and LTC2672 have in common: 32-bit shift register, command set, A/B registers, toggling.
+"""What the SoftSpan DACs LTC2668 and LTC2672 share: 32-bit shift register, command set, A/B registers, toggling.
 
-Data sheets LTC2668 and LTC2672: data are shifted in on SCK's rising edge and out on its falling edge (SPI modes 0 and 3),
-most significant bit first; a frame is 24 bits, or 32·n with the last 24 bits used; it takes effect as chip select rises.
+Data sheets LTC2668 and LTC2672: data are shifted in on SCK's rising edge and out on its falling edge (SPI modes 0 and
+3), most significant bit first; a frame is 24 bits, or 32·n with the last 24 bits used; it takes effect as chip select
+rises. A span takes effect at once.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class SoftSpanDac(ABC):
         self._toggle_select = 0
         self._toggle = 0
         self._shift = bytes(4)
+        self.frame_valid = True
         for channel in range(n):
             self._drive(channel)
 
@@ -47,25 +49,16 @@ class SoftSpanDac(ABC):
             tx = one_bit_late(tx)
         head = self._status()
         stream = head + self._shift[len(head) :] + tx
-        if len(tx) == 3 or (tx and len(tx) % 4 == 0):
-            self._shift = self._shifted_in(stream, len(tx))
+        self._shift = stream[len(tx) : len(tx) + 4]
+        self.frame_valid = len(tx) == 3 or len(tx) % 4 == 0
+        if tx and self.frame_valid:
             self._command(tx[-3] >> 4, tx[-3] & 15, tx[-2] << 8 | tx[-1])
-            self._frame_ended(valid=True)
-        elif tx:
-            self._shift = self._shifted_in(stream, len(tx))
-            self._frame_ended(valid=False)
         rx = stream[: len(tx)]
         return rx if mode in (0, 3) else one_bit_late(rx)
-
-    def _shifted_in(self, stream: bytes, count: int) -> bytes:
-        return stream[count : count + 4]
 
     def _status(self) -> bytes:
         """Bytes that replace the first of the shift register as chip select falls."""
         return b""
-
-    def _frame_ended(self, *, valid: bool) -> None:
-        """Hook for parts that report frames of a wrong length."""
 
     def _command(self, command: int, channel: int, value: int) -> None:
         everyone = range(self.channels)

@@ -1,8 +1,8 @@
-"""Clicks by thinning: exact for phase-randomised coherent states, at a cost per click, not per pulse (reference pair C).
+"""Clicks by thinning: exact for phase-randomised coherent states, a cost per click, not per pulse (reference pair C).
 
-Photo-detections of such a state at several outputs are independent Poisson variables, so along the slots they form a Poisson
-process whose rate depends on the slot's class. Candidates are drawn at the largest rate of any class, the class of a
-candidate's slot is computed from the slot's index, and one uniform number keeps the candidate and chooses its cell.
+Photo-detections of such a state at several outputs are independent Poisson variables, so along the slots they form a
+Poisson process whose rate depends on the slot's class. Candidates are drawn at the largest rate of any class, the class
+of a candidate's slot is computed from the slot's index, and one uniform number keeps it and chooses its cell.
 Detectors then act on the sorted photo-detections: dead time, recovery, afterpulses, jitter, and the receiver's clock.
 """
 
@@ -35,9 +35,9 @@ NEVER = 1e30
 @njit(inline="always")
 def _segment_class(kind: int, fixed: int, slot: int, k0: np.uint64, k1: np.uint64, t_x: int, t_decoy: int) -> int:
     if kind == KIND_KEY:
-        return class_of(key_symbol(slot, k0, k1, U(t_x), U(t_decoy)))
+        return int(class_of(key_symbol(slot, k0, k1, U(t_x), U(t_decoy))))
     if kind == KIND_SYNC:
-        return class_of(sync_symbol(slot))
+        return int(class_of(sync_symbol(slot)))
     return fixed
 
 
@@ -54,9 +54,9 @@ def photodetections(
     times: Floats,
     detectors: Bytes,
 ) -> int:
-    """Photo-detections of all segments, sorted, into times (ps from slot0) and detectors; their number, or -1 if too many.
+    """Photo-detections of all segments, sorted, into times (ps from slot0) and detectors; their number, -1 if too many.
 
-    cumulative: shape (tables, 8, 11), means per slot and cell, summed along the cells. offset: ps after the slot's origin, (8,).
+    cumulative: shape (tables, 8, 11), means per slot and cell, summed along the cells. offset: ps in the slot, (8,).
     """
     n = 0
     for g in range(segments.shape[0]):
@@ -115,8 +115,8 @@ def detect(
     """Clicks from n sorted photo-detections of a block `span` ps long; their number, or -1 if too many.
 
     parameters: shape (4, 3): dead time ps, recovery ps, afterpulse probability, afterpulse decay ps.
-    jitter: shape (3, points + 1), inverse distribution, ps. memory: shape (2, 3), last click and pending afterpulse of each
-    detector in ps from the block's start; moved on to the block's end. Tag = base + fraction + scale*t + jitter, sorted.
+    jitter: shape (3, points + 1), inverse distribution, ps. memory: shape (2, 3), last click and pending afterpulse of
+    each detector in ps from the block's start; moved on to its end. Tag = base + fraction + scale*t + jitter, sorted.
     """
     points = jitter.shape[1] - 1
     k = 0
@@ -162,14 +162,6 @@ def detect(
         if memory[1, q] < NEVER:
             memory[1, q] -= span
     return k
-
-
-def cumulative_table(lam: Floats, spread: Floats) -> Floats:
-    """Means per slot, summed along the cells, shape (8, 11). lam: (8, 8) pulsed means; spread: (3,), light and darks a slot."""
-    out = np.empty((8, CELLS))
-    out[:, :PULSED_CELLS] = lam
-    out[:, PULSED_CELLS:] = spread
-    return np.cumsum(out, axis=1)
 
 
 def cell_offsets(bin_ps: float, delay_ps: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Superconducting nanowire detectors: efficiency and darks against bias, latching, timing jitter (reference pair A7)."""
+"""Superconducting nanowire detectors: efficiency and darks against bias, latching, jitter (reference pair A7)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dark_rate(bias: float, switch: float, at_working_point: float) -> float:
 
 @dataclass
 class Bank:
-    """Three detectors with their bias sources. efficiency: plateau, (3,); darks: at the working point, 1/s; switch: A."""
+    """Three detectors and bias sources. efficiency: plateau, (3,); darks: at the working point, 1/s; switch: A."""
 
     efficiency: Floats
     darks: Floats

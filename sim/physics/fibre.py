@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from sim.scenario import Link
 
 PS_PER_KM = 4.897e6  # group index 1.468
@@ -23,17 +21,19 @@ class Fibre:
         self.bend_db = 0.0
         self.walk_db = 0.0
         self.warmer_k = 0.0
-        self._direction = np.array([math.sqrt(0.5), math.sqrt(0.5), 0.0])
+        self._direction = (math.sqrt(0.5), math.sqrt(0.5), 0.0)
 
-    def turn_polarisation(self, kick: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> None:
-        """Small random rotation of the state of polarisation on the sphere. kick: shape (3,), rad."""
-        moved = self._direction + np.cross(self._direction, kick)
-        self._direction = moved / np.linalg.norm(moved)
+    def turn_polarisation(self, kick: tuple[float, float, float]) -> None:
+        """Small random rotation of the state of polarisation on the sphere, rad about each axis."""
+        (x, y, z), (u, v, w) = self._direction, kick
+        x, y, z = x + y * w - z * v, y + z * u - x * w, z + x * v - y * u
+        norm = math.sqrt(x * x + y * y + z * z)
+        self._direction = (x / norm, y / norm, z / norm)
 
     @property
     def alignment(self) -> float:
         """Component of the state of polarisation along the receiver's lossy axis, -1 to 1."""
-        return float(self._direction[2])
+        return self._direction[2]
 
     @property
     def loss_db(self) -> float:

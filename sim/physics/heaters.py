@@ -1,4 +1,4 @@
-"""Thin-film heaters driven by current sources: power, phase, crosstalk, lag, ageing, opens and shorts (reference pair A6, A7)."""
+"""Heaters on current sources: power, phase, crosstalk, lag, ageing, opens and shorts (reference pair A6, A7)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ SHORT_OHM = 0.4
 CALIBRATION_C = 30.0
 AGEING, AGEING_S = 0.001, 360_000.0
 SETTLED = 12.0  # lags after which a step is over
+SLOWEST_S = 60e-6
 DRIVEN_A = 1e-7  # less than one code: an open circuit shows no flag
 
 
 def power_at(current: float, r0: float, rho: float) -> float:
-    """Power, W, at a fixed current: P = I^2 R0 (1 + rho P). Infinite where it runs away; the rail's compliance then limits."""
+    """Power, W, at a fixed current: P = I^2 R0 (1 + rho P). Infinite where it runs away; compliance then limits."""
     p0 = current * current * r0
     return p0 / (1.0 - rho * p0) if rho * p0 < 1.0 else math.inf
 
@@ -51,6 +52,7 @@ class HeaterBank:
         self._current = np.zeros(HEATERS)
         self._before = np.zeros(HEATERS)
         self._since = -math.inf
+        self.changes = 0
 
     def set_current(self, channel: int, amperes: float, t: float) -> None:
         """From time t (s). Raises ValueError for a channel the part does not have."""
@@ -77,6 +79,7 @@ class HeaterBank:
     def _settle(self, t: float) -> None:
         self._before = self.powers(t)
         self._since = t
+        self.changes += 1
         for i in range(HEATERS):
             self._power[i], self._current[i] = self._driven(i)
 
@@ -91,10 +94,14 @@ class HeaterBank:
     def powers(self, t: float) -> Floats:
         """Thermal power of each element, W, after its lag, shape (4,)."""
         age = t - self._since
-        if age > SETTLED * 60e-6:
+        if age > SETTLED * SLOWEST_S:
             return self._power.copy()
         out: Floats = self._power + (self._before - self._power) * np.exp(-age / self._h.tau)
         return out
+
+    def settled_at(self) -> float:
+        """Time, s, from which the powers stand still."""
+        return self._since + SETTLED * SLOWEST_S
 
     def heat(self) -> float:
         """Electrical power on the die, W."""

@@ -1,7 +1,7 @@
 """Control state -> mean photo-detections per (class, cell): one amplitude calculation (reference pair A4).
 
-Class = 2*state + intensity: state 0 Z0 (early), 1 Z1 (late), 2 X0, 3 X1; intensity 0 signal, 1 decoy. A ninth row is a slot with
-the state modulator undriven. Cells: DZ early, late; DX0 bins 0, 1, 2; DX1 bins 0, 1, 2 (bin 1 interferes).
+Class = 2*state + intensity: state 0 Z0 (early), 1 Z1 (late), 2 X0, 3 X1; intensity 0 signal, 1 decoy. A ninth row is a
+slot with the state modulator undriven. Cells: DZ early, late; DX0 bins 0, 1, 2; DX1 bins 0, 1, 2 (bin 1 interferes).
 `table` is the readable form in numpy; `fill_table` is the same, compiled.
 """
 
@@ -32,10 +32,10 @@ def balanced(long: float) -> float:
 
 @dataclass(slots=True)
 class AliceOptics:
-    """mu_ref: photons of a Z signal symbol at the output with all errors 0. d_*: phase errors, theta_*: RF drives, rad.
+    """mu_ref: photons of a Z signal symbol at the output with all errors 0. d_*: errors, theta_*: RF drives, rad.
 
-    xi_s: signed field leak of the state modulator; leak_c, leak_d: extinctions as power ratios; long: transmission of the
-    AMZI's long arm; windows: length of the state modulator's window in carved pulses.
+    xi_s: signed field leak of the state modulator; leak_c, leak_d: extinctions as power ratios; long: transmission of
+    the AMZI's long arm; windows: length of the state modulator's window in carved pulses.
     """
 
     mu_ref: float = 0.50
@@ -62,7 +62,7 @@ class AliceOptics:
 
 @dataclass(slots=True)
 class BobOptics:
-    """kappa: share to the X arm; leak_b: extinction of the basis splitter; common, z, x, long: transmissions; eff: (3,)."""
+    """kappa: share to the X arm; leak_b: extinction of the basis splitter; common, z, x, long: transmissions."""
 
     kappa: float = 0.10
     leak_b: float = 10.0**-3.5
@@ -109,7 +109,7 @@ def drives(a: AliceOptics) -> list[tuple[float, float, float]]:
 
 
 def alice_fields(a: AliceOptics) -> tuple[npt.NDArray[np.complex128], Floats]:
-    """Fields (E, L) in sqrt(photons) and leaked photons in each window, both shape (9, 2), at the transmitter's output."""
+    """Fields (E, L) in sqrt(photons) and leaked photons in each window, shape (9, 2), at the transmitter's output."""
     base = balanced(a.long)
     cross = math.sin((base + a.d_split) / 2.0) ** 2
     norm = 1.0 / math.sqrt(1.0 - math.sin(base / 2.0) ** 2)
@@ -154,7 +154,7 @@ def table(a: AliceOptics, b: BobOptics, loss_db: float) -> Floats:
 
 @njit(nogil=True, cache=True)
 def fill_table(a: Floats, b: Floats, loss_db: float, lam: Floats, photons: Floats) -> None:
-    """`table` from `AliceOptics.vector` and `BobOptics.vector` into lam (9, 8); photons (9,): a slot, at Alice's output."""
+    """`table` from the vectors of AliceOptics and BobOptics into lam (9, 8); photons (9,): a slot, Alice's output."""
     long_a = a[15]
     base = 2.0 * math.asin(math.sqrt(1.0 / (1.0 + long_a)))
     cross = math.sin((base + a[2]) / 2.0) ** 2
@@ -203,7 +203,7 @@ def fill_table(a: Floats, b: Floats, loss_db: float, lam: Floats, photons: Float
 
 
 def continuous_split(b: BobOptics, turn: float) -> Floats:
-    """Share of unmodulated light that each detector registers, shape (3,). turn: phase of the receiver's AMZI for it."""
+    """Share of unmodulated light that each detector registers, (3,). turn: phase of the receiver's AMZI for it."""
     to_x = b.leak_b + (1.0 - 2.0 * b.leak_b) * b.kappa
     ki = math.sin((balanced(b.long) + b.d_split) / 2.0) ** 2
     ko = math.sin((math.pi / 2.0 + b.d_combine) / 2.0) ** 2
@@ -213,3 +213,10 @@ def continuous_split(b: BobOptics, turn: float) -> Floats:
     port1 = ko * ls + (1.0 - ko) * ll + wave
     x = b.common * to_x * b.x
     return np.array([b.common * (1.0 - to_x) * b.z * b.eff_z, x * b.eff_x0 * port0, x * b.eff_x1 * port1])
+
+
+def photons_of(alice: AliceOptics) -> Floats:
+    """Mean photons a slot at the transmitter's output for every row, shape (9,)."""
+    lam, photons = np.empty((ROWS, 8)), np.empty(ROWS)
+    fill_table(alice.vector(), BobOptics().vector(), 0.0, lam, photons)
+    return photons

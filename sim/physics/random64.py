@@ -35,7 +35,7 @@ def rotate_left(x: np.uint64, k: int) -> np.uint64:
 @njit(inline="always")
 def next64(s: State) -> np.uint64:
     """Next word; changes the state s, shape (4,)."""
-    r = s[0] + s[3]
+    r: np.uint64 = s[0] + s[3]
     t = s[1] << U(17)
     s[2] ^= s[0]
     s[3] ^= s[1]

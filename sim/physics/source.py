@@ -64,7 +64,7 @@ class Stretch:
 
 @dataclass
 class Run:
-    """Slots counted from `origin_ps` (world time), until `end_ps`. run_id 0: the source is stopped and sends nothing."""
+    """Slots counted from `origin_ps` (world time), until `end_ps`. run_id 0: the source is stopped, nothing is sent."""
 
     run_id: int
     origin_ps: int
@@ -164,7 +164,7 @@ class Source:
             run.stretches = [s if s.first < now else replace(s, t_x=t_x, t_decoy=t_decoy) for s in run.stretches]
 
     def schedule(self, slot: int, mode: str, state: int = 0, intensity: int = 0) -> None:
-        """A mode at once (slot <= now) also cancels what was planned. With no run going it is the mode of the next slot 0.
+        """A mode at once (slot <= now) cancels what was planned. With no run going it is the mode of the next slot 0.
 
         Raises ValueError for an unknown mode, state or intensity.
         """
@@ -225,4 +225,3 @@ class Source:
         # Light of an earlier run may still be in the fibre; two runs back it has long arrived.
         while len(self.runs) > 8:
             self.runs.popleft()
-

@@ -1,6 +1,6 @@
 """Symbols as a pure function of (key, slot), and the public string of frame synchronisation (reference pair B3).
 
-Nibble: bit0 basis (1 = X), bit1 value, bit2 intensity (1 = decoy). Class: 2*state + intensity with state = 2*basis + value.
+Nibble: bit0 basis (1 = X), bit1 value, bit2 intensity (1 = decoy). Class: 2*state + intensity, state = 2*basis + value.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def sync_symbol(slot: int) -> np.uint64:
 
 
 @njit(inline="always")
-def class_of(nibble: np.uint64) -> int:
-    return int(((nibble & U(1)) << U(2)) | (((nibble >> U(1)) & U(1)) << U(1)) | ((nibble >> U(2)) & U(1)))
+def class_of(nibble: np.uint64) -> np.int64:
+    return np.int64(((nibble & U(1)) << U(2)) | (((nibble >> U(1)) & U(1)) << U(1)) | ((nibble >> U(2)) & U(1)))
 
 
 def nibble_of(state: int, intensity: int) -> int:

@@ -1,7 +1,7 @@
 """The photon side of Bob's time tagger: slices of slots that wait to be drawn, and the clicks drawn from them.
 
-Nothing is drawn before it is asked for: as the world moves on, slices are set aside with the table of their time, so that
-drawing later gives what drawing at once would have given. Implements `TaggerPort`.
+Nothing is drawn before it is asked for: as the world moves on, slices are set aside with the table of their time, so
+that drawing later gives what drawing at once would have given. Implements `TaggerPort`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ CAPACITY = 260_000
 WARM_SLOTS = 8  # drawn before a gate opens, so that detectors are dead when they should be
 EDGE_PS = 1_500  # beyond this no click of a later slot is recorded earlier
 PS = 1e12
+SHORT_PS = 250_000_000  # so short that even the brightest light gives no more than CHUNK candidates
+_NO_TABLE = np.zeros((3, 8, CELLS))
 
 
 class BobClock:
@@ -57,13 +59,6 @@ class BobClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
-    """What the click kernels need of the optics of one moment. cumulative: shape (3, 8, 11), see `sim.physics.source`."""
-
-    cumulative: Floats
-
-
-@dataclass(frozen=True, slots=True)
 class Receiver:
     """parameters: shape (4, 3), see `sim.physics.clicks.detect`; jitter: (3, points + 1); delay_ps: (3,)."""
 
@@ -89,7 +84,10 @@ class Slice:
 
 
 class Tagger:
-    """`tables`: the optics of the present; `delay_ps`: the fibre's transit, whole and drifting part."""
+    """tables: the optics of the present, shape (3, 8, 11), see `sim.physics.source`.
+
+    delay_ps: the fibre's transit, whole and drifting part.
+    """
 
     def __init__(
         self,
@@ -191,7 +189,7 @@ class Tagger:
         return done
 
     def collect(self) -> tuple[Ints, Bytes, int]:
-        """All clicks since the last time: tags in ps, sorted; channels 0 DZ, 1 DX0, 2 DX1; and the time they reach up to."""
+        """All clicks since the last time: sorted tags, ps; channels 0 DZ, 1 DX0, 2 DX1; the time they reach up to."""
         self._stage.advance()
         self.close()
         self.pump(math.inf)
@@ -217,23 +215,32 @@ class Tagger:
         return self._gate[0] / self._gate[1] if self.gated else 1.0
 
     def _set_aside(self, run: Run, first: int, end: int) -> None:
-        cumulative = self._tables()
-        top = float(cumulative[:, :, CELLS - 1].max()) * self._open_share()
-        most = max(1, int(CHUNK / top)) if top > 0.0 else end - first
-        scale = 1.0 + self.clock.y
         whole, drifting = self._delay()
-        for slot0 in range(first, end, most):
-            stop = min(end, slot0 + most)
+        scale = 1.0 + self.clock.y
+        step = self._most(run, first, end)
+        for slot0 in range(first, end, step):
+            stop = min(end, slot0 + step)
             base, fraction = self.clock.at(run.origin_ps + slot0 * self.period_ps + whole)
             segments = self._segments(run, slot0, stop, base, scale)
+            cumulative = self._tables() if len(segments) else _NO_TABLE
             fraction += drifting * scale
             piece = Slice(run.key, slot0, stop - slot0, segments, cumulative, base, fraction, scale, self._gate)
             self._pending.append(piece)
 
+    def _most(self, run: Run, first: int, end: int) -> int:
+        """Slots of one slice, for no more than CHUNK expected candidates."""
+        if (end - first) * self.period_ps * self._open_share() < SHORT_PS:
+            return end - first
+        used = sorted({s.row(a, 0)[3] for a, _, s in run.between(first, end)})
+        top = float(self._tables()[used, :, CELLS - 1].max()) * self._open_share()
+        return max(1, int(CHUNK / top)) if top > 0.0 else end - first
+
     def _segments(self, run: Run, first: int, end: int, base: int, scale: float) -> Ints:
-        rows = [s.row(a, b - a) for a, b, s in run.between(first, end)]
-        if not self.gated:
-            return np.array(rows, np.int64).reshape(-1, SEGMENT_COLUMNS)
+        rows = np.array([s.row(a, b - a) for a, b, s in run.between(first, end)], np.int64).reshape(-1, SEGMENT_COLUMNS)
+        return self._opened(rows, first, end, base, scale) if self.gated else rows
+
+    def _opened(self, rows: Ints, first: int, end: int, base: int, scale: float) -> Ints:
+        """The parts of segments during which the gate is open, and a few slots before."""
         open_ps, period_ps = self._gate
         step = self.period_ps * scale
         stop_tag = base + math.ceil((end - first) * step)
@@ -241,17 +248,19 @@ class Tagger:
         starts = first + np.floor(opens / step).astype(np.int64) - WARM_SLOTS
         stops = first + np.ceil((opens + open_ps) / step).astype(np.int64) + 1
         starts[1:] = np.maximum(starts[1:], stops[:-1])
-        cut = []
-        for row in rows:
-            a, b = np.maximum(starts, row[0]), np.minimum(stops, row[0] + row[1])
-            some = a < b
-            block = np.tile(np.array(row, np.int64), (int(some.sum()), 1))
-            block[:, 0], block[:, 1] = a[some], (b - a)[some]
-            cut.append(block)
-        return np.concatenate(cut) if cut else np.empty((0, SEGMENT_COLUMNS), np.int64)
+        a = np.maximum(starts[:, None], rows[:, 0])
+        b = np.minimum(stops[:, None], rows[:, 0] + rows[:, 1])
+        window, row = np.nonzero(a < b)
+        out = rows[row]
+        out[:, 0], out[:, 1] = a[window, row], (b - a)[window, row]
+        return out
 
     def _draw(self, piece: Slice) -> None:
         span = float(piece.slots * self.period_ps)
+        self._upto = max(self._upto, piece.base + math.floor(span * piece.scale - LEAD * self.period_ps) - EDGE_PS)
+        if not len(piece.segments):
+            self._memory[self._memory < NEVER] -= span
+            return
         n = photodetections(
             piece.slot0,
             piece.segments,
@@ -266,7 +275,6 @@ class Tagger:
         k = self._detect(piece, n, span) if n >= 0 else -1
         if k < 0:
             raise OverflowError(f"more than {CAPACITY} detections in {piece.slots} slots")
-        self._upto = max(self._upto, piece.base + math.floor(span * piece.scale - LEAD * self.period_ps) - EDGE_PS)
         if k:
             self._keep(piece, self._click_times[:k], self._click_channels[:k])
 

@@ -1,6 +1,7 @@
 """Die, submount, TEC and sink of one module, with the inner loop of its controller (reference pair A6).
 
-Positive current cools the submount. The controller regulates at 10 Hz on its own thermistor; the plant is stepped every 10 ms.
+Positive current cools the submount. The controller regulates at 10 Hz on its own thermistor; the plant is stepped every
+10 ms.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ ZERO_C = 273.15
 
 
 @njit(nogil=True, cache=True)
-def run_plant(first_tick: int, ticks: int, ambient: float, act: Floats, state: Floats, rng: State, noise: float) -> None:
+def run_plant(
+    first_tick: int, ticks: int, ambient: float, act: Floats, state: Floats, rng: State, noise: float
+) -> None:
     """Step one plant. act: shape (8,), state: shape (7,), changed in place; noise: K rms of the thermistor reading."""
     for tick in range(first_tick, first_tick + ticks):
         if tick % CONTROL_TICKS == 0:
@@ -81,7 +84,9 @@ class TecWiring:
 class ThermalPlant:
     """One module's plant and its `TecPort`. Start: everything off, at `start_c`."""
 
-    def __init__(self, stage: Stage, start_c: float, generator: np.random.Generator, noise: float = SENSOR_NOISE_K) -> None:
+    def __init__(
+        self, stage: Stage, start_c: float, generator: np.random.Generator, noise: float = SENSOR_NOISE_K
+    ) -> None:
         self._stage = stage
         self.state = np.full(7, float(start_c))
         self.state[[INTEGRAL, CURRENT]] = 0.0

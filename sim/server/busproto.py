@@ -219,7 +219,12 @@ def _decode_spi(reader: _Reader) -> Spi:
     return Spi(mode, tuple(transfers))
 
 
-_DECODERS: dict[int, Callable[[_Reader], Operation]] = {1: lambda _: Open(), 2: _decode_smbus, 3: _decode_rdwr, 4: _decode_spi}
+_DECODERS: dict[int, Callable[[_Reader], Operation]] = {
+    1: lambda _: Open(),
+    2: _decode_smbus,
+    3: _decode_rdwr,
+    4: _decode_spi,
+}
 
 
 def encode_request(request: Request) -> bytes:

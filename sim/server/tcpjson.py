@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sim.clock import SimClock
 from sim.server.listening import Listening
@@ -14,6 +14,7 @@ MAX_UNREAD = 1 << 20
 """Bytes that a client may leave unread before it misses lines."""
 
 
+@runtime_checkable
 class StreamTwin(Protocol):
     """An instrument that talks by itself, a line a measurement period."""
 

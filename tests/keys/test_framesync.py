@@ -89,8 +89,16 @@ def test_a_steady_state_is_refused_even_behind_a_strobe():
     gates = np.arange(800, dtype=np.int64) * 100_000
     slots = (gates[:, None] + np.flatnonzero(rng.random(1000) < 0.1)).ravel()
     for run in (slots, clicked_slots(0, 10**7, 0.01, rng)):
-        t, _ = tags_of(run, np.zeros(len(run), np.uint8), np.zeros(len(run), np.int64), t0=0, y=1e-6, delays=DELAYS,
-                       jitter_ps=50, rng=rng)
+        t, _ = tags_of(
+            run,
+            np.zeros(len(run), np.uint8),
+            np.zeros(len(run), np.int64),
+            t0=0,
+            y=1e-6,
+            delays=DELAYS,
+            jitter_ps=50,
+            rng=rng,
+        )
         assert isinstance(acquire(t), SyncRefused)
 
 
@@ -133,6 +141,7 @@ def test_public_string_is_the_documented_one():
         return x ^ (x >> 32)
 
     slots = [0, 1, 2, 65535, 65536, 65537, 2**28 + 65537, 2**40 + 12345, 9 * 65536 + 1]
-    expected = [(mix((s % 65536) + 0x51C0FFEE) & 1) ^ ((mix((s >> 16) % 4096 + 0xC0DE) & 1) if s % 2 else 0)
-                for s in slots]
+    expected = [
+        (mix((s % 65536) + 0x51C0FFEE) & 1) ^ ((mix((s >> 16) % 4096 + 0xC0DE) & 1) if s % 2 else 0) for s in slots
+    ]
     assert list(sync_bits(np.array(slots))) == expected

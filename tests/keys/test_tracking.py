@@ -31,7 +31,7 @@ def follow(batch_s, seconds, *, counts, walk=1e-10, start_y=2e-9, start_ps=60.0,
 @pytest.mark.parametrize("batch_s", [0.1, 0.3, 1.0, 2.0])
 def test_follows_a_walking_clock_with_any_batch_length(batch_s):
     error = follow(batch_s, 120, counts=50_000, walk=1e-11)
-    settled = error[len(error) // 3:]
+    settled = error[len(error) // 3 :]
     assert np.abs(settled).max() < 120
     assert settled.std() < 40
 
@@ -56,5 +56,7 @@ def test_few_counts_are_gathered():
 def test_reasons_for_a_lost_frame():
     assert frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(95, 0, 0)), errors=3, bits=200) is None
     assert "10 of 100" in (frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(10, 0, 0))) or "")
-    assert "numbered wrongly" in (frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(90, 0, 0)), errors=90, bits=200) or "")
+    assert "numbered wrongly" in (
+        frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(90, 0, 0)), errors=90, bits=200) or ""
+    )
     assert frame_lost(FrameCounters(clicks=(8, 0, 0), in_gate=(1, 0, 0)), errors=3, bits=4) is None

@@ -1,7 +1,7 @@
 """A whole block: frames, syndromes, and help for frames that fail.
 
-The block is cut into frames of 65 536 bits; the last one is filled up with zeros that both sides know. A frame that does
-not decode is helped in rounds: in the first two Alice discloses further bits of it at places that are fixed beforehand
+The block is cut into frames of 65 536 bits; the last one is filled up with zeros that both sides know. A frame
+that does not decode is helped in rounds: in the first two Alice discloses further bits of it at places that are fixed beforehand
 (never chosen by Bob, whose choice would tell where his errors are), in the last one the rest of the frame. Every
 disclosed bit counts, and no frame is ever dropped, since that would select on outcomes.
 """
@@ -68,7 +68,7 @@ class Plan:
 
 
 def _frame(plan: Plan, bits: Bits, frame: int) -> Bits:
-    part = bits[frame * FRAME_BITS:(frame + 1) * FRAME_BITS]
+    part = bits[frame * FRAME_BITS : (frame + 1) * FRAME_BITS]
     return part if len(part) == FRAME_BITS else np.concatenate([part, np.zeros(FRAME_BITS - len(part), np.uint8)])
 
 
@@ -83,13 +83,15 @@ def _places(plan: Plan, frame: int, round_: int) -> npt.NDArray[np.int64]:
         raise ValueError(f"no round {round_} of help")
     order = np.array([0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15])
     index = np.arange(plan.frame_length(frame))
-    return np.flatnonzero(np.isin(index % 16, order[_SIXTEENTHS[round_ - 1]:_SIXTEENTHS[round_]]))
+    return np.flatnonzero(np.isin(index % 16, order[_SIXTEENTHS[round_ - 1] : _SIXTEENTHS[round_]]))
 
 
 def syndromes(plan: Plan, bits: Bits) -> bytes:
     """Alice: the syndromes of all frames, packed one after the other. Raises ValueError on another block length."""
     _check_block(plan, bits)
-    return np.packbits(np.concatenate([syndrome(plan.code, _frame(plan, bits, f)) for f in range(plan.frames)])).tobytes()
+    return np.packbits(
+        np.concatenate([syndrome(plan.code, _frame(plan, bits, f)) for f in range(plan.frames)])
+    ).tobytes()
 
 
 def disclosed_bits(plan: Plan, frame: int, round_: int) -> int:
@@ -167,7 +169,7 @@ class Corrector:
 
     def _decode(self, frame: int, rounds: int) -> bool:
         known = np.zeros(FRAME_BITS, np.bool_)
-        known[self.plan.frame_length(frame):] = True
+        known[self.plan.frame_length(frame) :] = True
         for past in range(1, rounds + 1):
             known[_places(self.plan, frame, past)] = True
         result = decode(self.plan.code, self._frames[frame], self._syndromes[frame], self._qber, known=known)

@@ -111,7 +111,7 @@ def _choose_rows(degree: int, row_degree: list[int], paired: npt.NDArray[np.int6
 
 
 def _choose_shifts(rows: list[int], used: npt.NDArray[np.uint8], mix: _SplitMix) -> list[int]:
-    """A shift for each row such that as few differences as possible repeat: used[a, b, d] counts shift_a - shift_b = d."""
+    """A shift for each row so that few differences repeat: used[a, b, d] counts shift_a - shift_b = d."""
     shifts: list[int] = []
     every = np.arange(LIFT)
     for j, row in enumerate(rows):

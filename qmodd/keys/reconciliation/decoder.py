@@ -32,7 +32,7 @@ class DecodeResult:
 def factors(schedule: Schedule) -> npt.NDArray[np.int64]:
     """Scaling factors of the first iterations, in units of 2^-10."""
     ramp = [schedule.last - (schedule.last - schedule.first) * exp(-t / schedule.tau) for t in range(_RAMP)]
-    return np.rint(np.array(ramp) * (1 << SCALE_BITS)).astype(np.int64)
+    return np.array([round(r * (1 << SCALE_BITS)) for r in ramp], np.int64)
 
 
 def syndrome(code: Code, bits: Bits) -> Bits:
@@ -51,7 +51,9 @@ def decode(code: Code, bits_bob: Bits, syndrome_alice: Bits, qber: float, *, kno
     `qber` must be below 1/2; min-sum does not depend on its value otherwise. Raises ValueError on wrong lengths.
     """
     if len(syndrome_alice) != code.syndrome_bits or not 0.0 <= qber < 0.5:
-        raise ValueError(f"syndrome of {len(syndrome_alice)} bits for {code.syndrome_bits}, or QBER {qber} not below 1/2")
+        raise ValueError(
+            f"syndrome of {len(syndrome_alice)} bits for {code.syndrome_bits}, or QBER {qber} not below 1/2"
+        )
     base = code.base
     difference = syndrome(code, bits_bob) ^ syndrome_alice
     if not difference.any():
@@ -61,10 +63,21 @@ def decode(code: Code, bits_bob: Bits, syndrome_alice: Bits, qber: float, *, kno
         channel[known] = _KNOWN
     posterior = np.tile(channel.reshape(COLUMNS, LIFT), (1, 2))
     edges = len(base.column)
-    used = int(min_sum(base.start, base.column, base.shift, posterior, -difference.reshape(-1, LIFT).astype(np.int16),
-                       np.zeros((edges, LIFT), np.int16), np.empty((int(np.diff(base.start).max()), LIFT), np.int16),
-                       np.empty((5, LIFT), np.int16), factors(code.schedule), round(code.schedule.cap * _CHANNEL),
-                       MOST_ITERATIONS))
+    used = int(
+        min_sum(
+            base.start,
+            base.column,
+            base.shift,
+            posterior,
+            -difference.reshape(-1, LIFT).astype(np.int16),
+            np.zeros((edges, LIFT), np.int16),
+            np.empty((int(np.diff(base.start).max()), LIFT), np.int16),
+            np.empty((5, LIFT), np.int16),
+            factors(code.schedule),
+            round(code.schedule.cap * _CHANNEL),
+            MOST_ITERATIONS,
+        )
+    )
     if used < 0:
         return DecodeResult(False, bits_bob, -used)
     errors = (posterior[:, :LIFT] < 0).astype(np.uint8).reshape(-1)

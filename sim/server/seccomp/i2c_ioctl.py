@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 from sim.server.busproto import I2cMessage, Operation, Rdwr, Reply, Smbus
 from sim.server.seccomp.mem import Memory
-from sim.server.smbus import BLOCK_MAX, BYTE, BYTE_DATA, FUNCTIONS, QUICK, WORD_DATA
 
 RETRIES, TIMEOUT, SLAVE, TENBIT, FUNCS, SLAVE_FORCE, RDWR, PEC, SMBUS = (
     0x0701, 0x0702, 0x0703, 0x0704, 0x0705, 0x0706, 0x0707, 0x0708, 0x0720,
 )  # fmt: skip
+FUNCTIONS = 0x0CFF0009
+"""I2C_FUNCS: I2C, PEC, quick, byte, byte data, word data, process call, I2C block read and write. As on most
+controllers there is no SMBus block transfer, whose length comes from the slave."""
+QUICK, BYTE, BYTE_DATA, WORD_DATA, PROC_CALL = range(5)
 MAX_MESSAGES = 42
 MAX_LENGTH = 8192
-_UNION = BLOCK_MAX + 2
+_UNION = 34  # length, 32 bytes, packet error code
 _SMBUS_ARGS = struct.Struct("<BBxxIQ")
 _RDWR_ARGS = struct.Struct("<QI")
 _MESSAGE = struct.Struct("<HHHxxQ")
@@ -76,8 +79,8 @@ class I2cFile:
         width = {BYTE: 1, BYTE_DATA: 1, WORD_DATA: 2}.get(size, _UNION)
         data = b"" if without else memory.read(pointer, width)
         reply = send(Smbus(self.address, bool(read), command, size, data, self.pec))
-        if reply.payload and pointer:
-            memory.write(pointer, reply.payload[:_UNION])
+        if (read and not without) or size == PROC_CALL:
+            memory.write(pointer, reply.payload[:width])
 
 
 def _rdwr(arg: int, memory: Memory, send: Send) -> int:

@@ -30,7 +30,7 @@ from sim.server.seccomp.tty_ioctl import TCSETS
 
 log = logging.getLogger(__name__)
 
-BUS_PATTERNS = ("/dev/i2c-*", "/dev/spidev*")
+BUS_PATTERNS = ("/dev/i2c-[0-9]*", "/dev/spidev[0-9]*")
 EXIT_REFUSED = 3
 EXIT_NOT_STARTED = 126
 EXIT_NOT_FOUND = 127

@@ -37,12 +37,14 @@ def test_garbage_costs_only_itself(before: bytes, after: bytes) -> None:
     assert good in split_json(buffer, b"\x17")
 
 
-async def test_asking_skips_what_was_not_asked_and_reconnects_after_silence(clock: Clock) -> None:
+async def test_every_exchange_has_its_own_connection(clock: Clock) -> None:
+    answers = [[b'{"other":1}{"wan', b'ted":2}\x17{"wanted":99}\x17'], [b'{"wanted":'], [b'{"wanted":3}'], [b""]]
     sockets: list[Socket] = []
 
     def connect(host: str, port: int) -> Socket:
         assert (host, port) == ("10.0.0.2", 12000)
-        sockets.append(Socket(lambda sent: [b'{"other":1}{"wan', b'ted":2}\x17']))
+        answer = answers[len(sockets)]
+        sockets.append(Socket(lambda sent: answer))
         return sockets[-1]
 
     pool = make_pool(clock, tcp=connect)
@@ -50,27 +52,28 @@ async def test_asking_skips_what_was_not_asked_and_reconnects_after_silence(cloc
     take = lambda item: item.get("wanted")  # noqa: E731
     assert await link.ask([{"request": "wanted"}], take) == 2
     assert sockets[0].sent == [b'{"request": "wanted"}']
-    sockets[0].answer = lambda sent: [b'{"wanted":']
     with pytest.raises(Timeout, match="tcp:10.0.0.2:12000: no reply in time"):
-        await link.ask([{"request": "wanted"}], take)
-    assert sockets[0].closed
-    sockets[0].feed = [b"99}\x17"]  # comes late, to a connection that is gone
-    assert await link.ask([{"request": "wanted"}], take) == 2
-    sockets[1].answer = lambda sent: [b""]
+        await link.ask([{}], take)
+    sockets[0].feed = sockets[1].feed = [b"77}\x17"]  # comes late, to connections that are gone
+    assert await link.ask([{}], take) == 3
+    assert [s.closed for s in sockets] == [True, True, False]
     with pytest.raises(BusFault, match="the far end closed"):
-        await link.ask([{"request": "wanted"}], take)
-    await link.ask([{}], take)
+        await link.ask([{}], take)
+    assert pool.counters()["tcp:10.0.0.2:12000"].resyncs == 1
+    await link.close()
+
+
+async def test_refusals_and_floods(clock: Clock) -> None:
+    flood = Socket(lambda sent: [b'{"a":1}', b"x" * (MAX_BUFFER + 1)])
+    link = TcpJson(make_pool(clock, tcp=lambda h, p: flood).tcp("tcp:h:1", "x"))
 
     def refuse(item: dict[str, Any]) -> None:
         raise Refused("no")
 
     with pytest.raises(Refused):
         await link.ask([{}], refuse)
-    assert not sockets[2].closed
-    sockets[2].answer = lambda sent: [b"x" * (MAX_BUFFER + 1)]
     with pytest.raises(BusFault, match="without a delimiter"):
         await link.ask([{}], lambda item: None)
-    await link.close()
 
 
 async def test_an_answer_that_never_comes_ends_at_the_deadline(clock: Clock) -> None:

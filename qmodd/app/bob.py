@@ -1,0 +1,140 @@
+"""The receiver: calibrates with the transmitter's light, then keeps the interferometers in phase while keys are made."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from calibration.context import CalibrationContext, LightRefused
+from calibration.graph import Graph, bring_up
+from calibration.procedures import bob_graph
+from drivers.roles import LightMode
+from qmodd.app.operator import Operator
+from qmodd.control.loop import LoopFault, Scheduler
+from qmodd.control.phase_lock import LockReport, PhaseCounts, PhaseLock, PhaseLockConfig, Stage
+from qmodd.keys.counts import BatchReport
+from qmodd.lifecycle import Activity, Operational
+from qmodd.module import Module
+
+# How long the receiver waits for a transmitter that is still getting ready before it says that calibration failed.
+LIGHT_PATIENCE_S = 600.0
+LIGHT_RETRY_S = 1.0
+
+
+@dataclass
+class PatientLight:
+    """The transmitter's light over the service channel; a transmitter that is not ready yet is waited for."""
+
+    operator: BobOperator
+
+    async def set(self, mode: LightMode, state: int = 0, intensity: int = 0, photons_scale: float = 1.0) -> None:
+        """Raises LightRefused with the transmitter's last reason when it has not been ready for ten minutes."""
+        wiring = self.operator.wiring
+        end = wiring.clock.monotonic() + LIGHT_PATIENCE_S
+        while True:
+            try:
+                await wiring.ask_for_light(mode, state, intensity, photons_scale)
+                return
+            except LightRefused as e:
+                if wiring.clock.monotonic() > end:
+                    raise
+                wiring.life.set_activity(Activity.CALIBRATING, f"waiting for the transmitter's light: {e}")
+            await asyncio.sleep(LIGHT_RETRY_S)
+
+
+@dataclass
+class BobOperator(Operator):
+    _batches: deque[tuple[BatchReport, float]] = field(default_factory=lambda: deque(maxlen=256))
+    _last_counts_s: float = -math.inf
+    lock: PhaseLock | None = None
+
+    def graph(self) -> Graph:
+        return bob_graph()
+
+    def context(self, module: Module) -> CalibrationContext:
+        context = self.wiring.calibration_context(module, self.progress)
+        context.tags, context.detectors = module.tags, module.detectors
+        context.light = PatientLight(self)
+        return context
+
+    def add_loops(self, scheduler: Scheduler, module: Module, context: CalibrationContext) -> None:
+        self.add_tec_loop(scheduler, module)
+        self.lock = None
+
+        async def phase(now_s: float) -> None:
+            await self._phase_step(module, context, now_s)
+
+        self.wiring.add_loop(scheduler, "interferometer phase", self.wiring.config.control.phase_period_s, phase)
+
+    async def serve(self, module: Module, context: CalibrationContext) -> None:
+        life = self.wiring.life
+        life.set_activity(Activity.LOCKING, "interferometer phase at its calibrated set point")
+        delays = context.record("detector_delay")
+        self.wiring.use_delays(delays)
+        self.lock = PhaseLock(self._lock_config(context), context.drive.power("phase"))
+        self._batches.clear()
+        life.set_operational(Operational.ENABLED, "calibrated; all loops check in")
+        life.set_activity(Activity.READY, "waiting for the transmitter to start keys")
+        await self.wiring.key_while_allowed(self._sweep_if_asked(module, context))
+
+    def _lock_config(self, context: CalibrationContext) -> PhaseLockConfig:
+        fringe, control = context.record("arm_phase").value, self.wiring.config.control
+        return PhaseLockConfig(
+            p_pi_w=fringe["p_pi_w"],
+            xi_rad=fringe["xi_rad"],
+            visibility=min(fringe["visibility"], 1.0),
+            high_w=context.drive.max_power("phase"),
+            error_limit=math.radians(control.phase_limit_deg),
+            visibility_min=control.visibility_min,
+            interval_max_s=10.0 * control.phase_period_s,
+            fresh_s=5.0 * control.phase_period_s,
+            hold_max_s=60.0 * control.phase_period_s,
+            degraded_max_s=10.0 * control.phase_period_s,
+            recalibrate_after_s=5.0 * control.phase_period_s,
+        )
+
+    def on_batch(self, batch: BatchReport, seconds: float) -> None:
+        """For the engine: public counts of one batch."""
+        self._batches.append((batch, seconds))
+
+    async def _phase_step(self, module: Module, context: CalibrationContext, now_s: float) -> None:
+        lock = self.lock
+        if lock is None or not self.in_service:
+            self._batches.clear()
+            return
+        total: PhaseCounts | None = None
+        while self._batches:
+            batch, seconds = self._batches.popleft()
+            counts = PhaseCounts.of(batch, seconds)
+            total = counts if total is None else total + counts
+        action = lock.update(now_s, total, ready=self.temperature_stable)
+        if action.power_w != context.drive.power("phase"):
+            await context.drive.set_power("phase", action.power_w)
+        if action.flag is not None:
+            self.wiring.flag_interval(action.flag)
+        self.wiring.report_lock(lock.report())
+        if action.stage is Stage.FAULT:
+            raise LoopFault(f"interferometer phase: {lock.report().why}")
+        if action.request is not None:
+            self.wiring.sweep_wanted.set()
+
+    async def _sweep_if_asked(self, module: Module, context: CalibrationContext) -> None:
+        """A phase that was lost beyond the local search: stop keys, take the whole fringe again, go on."""
+        while True:
+            self.wiring.sweep_wanted.clear()
+            await self.wiring.sweep_wanted.wait()
+            why = f"phase lost: {self.lock.report().why if self.lock else ''}"
+            self.wiring.stop_keying(why)
+            self.wiring.life.set_operational(Operational.DEGRADED, why)
+            self.wiring.life.set_activity(Activity.LOCKING, why)
+            records = await bring_up(self.graph(), context, ["arm_phase"], ["arm_phase"])
+            self.wiring.publish_record(records["arm_phase"])
+            if self.lock is not None:
+                self.lock.recalibrated(self._lock_config(context), context.drive.power("phase"))
+            self.wiring.life.set_operational(Operational.ENABLED, "phase found again")
+            self.wiring.start_keying()
+
+    def lock_report(self) -> LockReport | None:
+        return self.lock.report() if self.lock else None

@@ -1,0 +1,187 @@
+"""Everything that an operator of a module uses, in one place: records, events, engine, door, and small helpers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from calibration.context import CalibrationContext, Progress, Settings
+from calibration.factory import FactoryRecord
+from calibration.record import Record
+from calibration.store import RecordStore
+from qmodd.app.selftest import CheckResult
+from qmodd.clock import Clock
+from qmodd.config import Config
+from qmodd.control.loop import Loop, Scheduler
+from qmodd.control.phase_lock import LockReport
+from qmodd.door_core import DoorCore
+from qmodd.events import EventLog
+from qmodd.keys.engine_common import Engine
+from qmodd.lifecycle import Activity, LifeCycle
+from qmodd.messages import CalibrationRecord, Check, Event, SelftestReport, State
+from qmodd.module import Module
+from qmodd.outbox import Outbox
+
+EVENT_LIFETIME_S = 30 * 86_400.0
+WATCH_S = 0.25
+
+
+@dataclass
+class Wiring:
+    """`engine` and `door` are set by core before anything runs."""
+
+    config: Config
+    clock: Clock
+    life: LifeCycle
+    events: EventLog
+    outbox: Outbox
+    records: RecordStore
+    factory: FactoryRecord
+    module: Module
+    heartbeat_s: float = 0.3
+    engine: Engine = field(init=False)
+    door: DoorCore = field(init=False)
+    scheduler: Scheduler | None = None
+    # Wanted by command or by configuration; `stop` clears it, and the engine is not started again until `start`.
+    keys_wanted: bool = True
+    why_not_wanted: str = ""
+    lock: LockReport | None = None
+    sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.life.listeners.append(self._life_changed)
+        self.events.listeners.append(self._publish_event)
+
+    # calibration
+
+    def calibration_context(self, module: Module, progress: Callable[[Progress], None]) -> CalibrationContext:
+        c = self.config
+        settings = Settings(
+            mu_signal=c.source.mu_signal,
+            decoy_ratio=c.source.decoy_ratio,
+            p_x=c.source.p_x,
+            p_decoy=c.source.p_decoy,
+            laser_frequency_hz=c.source.laser_frequency_hz,
+            laser_power_dbm=c.source.laser_power_dbm,
+            basis_split=c.receiver.basis_split,
+            half_gate_ps=c.receiver.half_gate_ps,
+            gate=(c.receiver.gate_open_ps, c.receiver.gate_period_ps),
+        )
+        return CalibrationContext(
+            side=c.module.role,
+            heaters=module.heaters,
+            biases=module.biases,
+            adc=module.adc,
+            rail=module.rail,
+            submount=module.submount,
+            tec=module.tec,
+            factory=self.factory,
+            clock=self.clock,
+            store=self.records,
+            settings=settings,
+            progress=progress,
+        )
+
+    def progress_event(self, progress: Progress) -> None:
+        if progress.fraction in (0.0, 1.0):
+            self.events.record(
+                "calibration.begun" if progress.fraction == 0.0 else "calibration.done",
+                {"name": progress.procedure, "message": progress.message},
+            )
+
+    # loops
+
+    def add_loop(
+        self, scheduler: Scheduler, name: str, period_s: float, step: Callable[[float], Awaitable[None]]
+    ) -> None:
+        scheduler.add(Loop(name, period_s, step))
+
+    def heartbeats(self, module: Module) -> Iterator[tuple[str, float, Callable[[float], Awaitable[None]]]]:
+        """A harmless read on each bus: name, period, step."""
+
+        def reading(read: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[float], Awaitable[None]]:
+            async def step(now_s: float) -> None:
+                await read()
+
+            return step
+
+        yield "heater rail", self.heartbeat_s, reading(module.rail.read)
+        yield "heater source", self.heartbeat_s, reading(module.heaters.open_circuits)
+        yield "photodiodes", self.heartbeat_s, reading(lambda: module.adc.read_volts(1))
+        if self.config.module.role == "alice":
+            yield "laser", 2.0 * self.heartbeat_s, reading(module.laser.read)
+            yield "symbol source", 2.0 * self.heartbeat_s, reading(module.source.now)
+        else:
+            yield "detectors", 2.0 * self.heartbeat_s, reading(module.detectors.read_bias_voltage)
+            yield "time tagger", 2.0 * self.heartbeat_s, reading(module.tags.now_ps)
+
+    # keys
+
+    async def key_while_allowed(self, *beside: Coroutine[Any, Any, None]) -> None:
+        """Ask for keys whenever they are wanted and report what the engine does; ends only when cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number, work in enumerate(beside):
+                group.create_task(work, name=f"beside keying {number}")
+            while True:
+                self._follow_engine()
+                await asyncio.sleep(WATCH_S)
+
+    def _follow_engine(self) -> None:
+        if self.life.activity not in (Activity.READY, Activity.KEYING):
+            return
+        if self.keys_wanted:
+            self.engine.start_keying()
+        keying, why = self.engine.keying
+        if keying:
+            self.life.set_activity(Activity.KEYING, why)
+        else:
+            self.life.set_activity(Activity.READY, why if self.keys_wanted else self.why_not_wanted)
+
+    def stop_keying(self, why: str) -> None:
+        self.engine.stop_keying(why)
+
+    def report_lock(self, report: LockReport) -> None:
+        before, self.lock = self.lock, report
+        if before is None or before.stage is not report.stage:
+            self.events.record("phase.stage", {"stage": str(report.stage), "why": report.why})
+
+    # what the NOC is told
+
+    def publish_record(self, record: Record) -> None:
+        body = CalibrationRecord(
+            name=record.name,
+            version=record.version,
+            value=dict(record.value),
+            residual=record.residual_rms,
+            parents=sorted(record.parents),
+            taken=record.created,
+            valid_until=record.valid_until,
+        )
+        self.outbox.put(f"calibration/{record.name}", body.payload(), retain=True, kind="state")
+
+    def publish_selftest(self, checks: Sequence[CheckResult]) -> None:
+        report = SelftestReport(
+            level="power-on",
+            passed=all(c.ok for c in checks),
+            taken=self.clock.utc(),
+            checks=[
+                Check(name=c.name, value=c.value, unit=c.unit, low=c.low, high=c.high, ok=c.ok, why=c.why)
+                for c in checks
+            ],
+        )
+        self.outbox.put("selftest", report.payload(), retain=True, kind="state")
+
+    def _life_changed(self, name: str, value: Any) -> None:
+        self.events.record(f"state.{name}", {"value": value.value, "why": value.why})
+        self.outbox.put("state", State.from_snapshot(self.life.snapshot()).payload(), retain=True, kind="state")
+
+    def _publish_event(self, entry: dict[str, Any]) -> None:
+        self.outbox.put("event", Event.from_entry(entry).payload(), kind="event")
+
+
+def read_factory(config: Config) -> FactoryRecord:
+    """Raises ValueError (pydantic's) when the factory's file does not fit."""
+    return FactoryRecord.from_mapping(json.loads(config.module.factory.read_text()))

@@ -1,0 +1,181 @@
+"""Bob's side of distilling one block (reference keys, "The service channel, message by message", 2 to 7)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from qmodd.keys.alice_distil import BLOCK_FAULTS
+from qmodd.keys.amplification import seed_bytes
+from qmodd.keys.authentication import BadTag, BlockAuthentication, Direction, check_token
+from qmodd.keys.blocks import RawBlock
+from qmodd.keys.conversation import (
+    BlockAborted,
+    Conversation,
+    Desk,
+    HelpLedger,
+    Inbox,
+    Outcome,
+    Send,
+    Share,
+    check_hope,
+    decide,
+    make_record,
+    with_m_z,
+)
+from qmodd.keys.counts import BlockCounts
+from qmodd.keys.protocol import (
+    BlockClose,
+    Commit,
+    Committed,
+    FrameHelp,
+    HelpWanted,
+    Prepare,
+    Prepared,
+    Result,
+    Seed,
+    Syndrome,
+    Verify,
+    XErrors,
+)
+from qmodd.keys.reconciliation import Plan
+from qmodd.keys.records import BlockRecord, SecretBits
+from qmodd.keys.sifting import z_errors
+from qmodd.keys.verification import tags_equal
+
+Bits = npt.NDArray[np.uint8]
+
+
+@dataclass
+class BobDistiller:
+    """Distils blocks one after the other, in the order in which they closed."""
+
+    desk: Desk
+    send: Send
+    inbox: Inbox
+    _verdicts: dict[UUID, asyncio.Future[bool]] = field(default_factory=dict)
+
+    async def distil(self, raw: RawBlock) -> BlockRecord:
+        """Raises BlockAborted: no key on either side. Any other end leaves the block to the journals."""
+        talk = Conversation(raw, Direction.BOB, self.send, self.inbox)
+        try:
+            record = await self._distil(talk, raw)
+        except BLOCK_FAULTS as e:
+            if not (isinstance(e, BlockAborted) and e.by_peer):
+                await talk.abort(str(e))
+            raise e if isinstance(e, BlockAborted) else BlockAborted(str(e)) from e
+        await self._finish(talk, record)
+        return record
+
+    async def _distil(self, talk: Conversation, raw: RawBlock) -> BlockRecord:
+        round_, counts = await self._open(talk, raw)
+        ledger, bits = await self._correct(talk, raw)
+        counts = with_m_z(counts, z_errors(raw.sifted.z_bits, bits, raw.sifted.z_decoy))
+        share = await self._verify(talk, raw, counts, ledger, bits)
+        seed = await talk.expect(Seed)
+        if seed.length != share.used or len(seed.seed) != seed_bytes(len(bits), share.used):
+            raise BlockAborted("the seed does not fit the block")
+        secret = SecretBits(await self.desk.kernels.amplify(bits, seed.seed, share.used), share.used)
+        eps_auth = talk.eps_auth()
+        prepare = await talk.expect(Prepare)
+        await talk.check_tag(1)
+        recipients = len(self.desk.journal.store.recipients)
+        if prepare.allocations != recipients:
+            raise BlockAborted(f"{prepare.allocations} recipients at the far site, {recipients} at this one: keys "
+                               "belong to pairs of recipients")
+        record = make_record(self.desk, raw, "bob", Outcome(
+            uuid=str(UUID(bytes=prepare.uuid)), round=round_, counts=counts, share=share, leak_bits=ledger.leak_bits,
+            frames=Plan.make(len(bits), self._qber).frames, frames_helped=ledger.frames_helped, eps_auth=eps_auth,
+            seed=seed.seed, allocations=prepare.allocations, created=prepare.created, not_after=prepare.not_after))
+        await self.desk.blocking(self.desk.journal.prepare, record, secret)
+        return record
+
+    async def _open(self, talk: Conversation, raw: RawBlock) -> tuple[int, BlockCounts]:
+        pool, counts = self.desk.journal.pool, raw.counts
+        close = await talk.expect(BlockClose)
+        await self.desk.blocking(pool.claim, close.round)
+        talk.authentication = BlockAuthentication(pool, self.desk.settings.link_id, close.round, talk.transcript)
+        if (close.n_z, close.n_x) != (counts.n_z, counts.n_x):
+            raise BlockAborted(f"the sides count differently: Z {close.n_z} and {counts.n_z}, X {close.n_x} and "
+                               f"{counts.n_x}")
+        await talk.send(XErrors(raw.run, raw.block, counts.m_x))
+        check_hope(self.desk, raw, counts)
+        return close.round, counts
+
+    async def _correct(self, talk: Conversation, raw: RawBlock) -> tuple[HelpLedger, Bits]:
+        kernels, before = self.desk.kernels, raw.sifted.z_bits
+        message = await talk.expect(Syndrome)
+        if not 0.0 < message.qber < 0.5:
+            raise BlockAborted(f"a code for QBER {message.qber:g} does not exist")
+        self._qber = message.qber
+        ledger = HelpLedger(Plan.make(len(before), message.qber))
+        wanted = await kernels.correct(before, message.qber, message.data)
+        while True:
+            frames, rounds = tuple(f for f, _ in wanted), tuple(r for _, r in wanted)
+            await talk.send(HelpWanted(raw.run, raw.block, frames, rounds))
+            if not wanted:
+                return ledger, (await kernels.corrected()).bits
+            ledger.add(wanted)
+            answer = await talk.expect(FrameHelp)
+            if len(answer.pieces) != len(wanted):
+                raise BlockAborted("help for other frames than were asked for")
+            wanted = await kernels.assist(wanted, answer.pieces)
+
+    async def _verify(self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, bits: Bits
+                      ) -> Share:
+        verify = await talk.expect(Verify)
+        tag = await self.desk.kernels.verification_tag(verify.key, bits)
+        if not tags_equal(tag, verify.tag):
+            await self._answer(talk, raw, Result(raw.run, raw.block, False, (0, 0), ledger.leak_bits, 0))
+            raise BlockAborted("verification failed: the corrected blocks differ", by_peer=True)
+        share = decide(self.desk, raw, counts, ledger.leak_bits)
+        length = share.length.length_bits
+        await self._answer(talk, raw, Result(raw.run, raw.block, True, counts.m_z, ledger.leak_bits, length))
+        await talk.check_tag(0)
+        return share
+
+    async def _answer(self, talk: Conversation, raw: RawBlock, result: Result) -> None:
+        await talk.send(result)
+        await talk.send_tag(0)
+
+    async def _finish(self, talk: Conversation, record: BlockRecord) -> None:
+        """Prepared: only Alice's verdict ends this, now or in a later session."""
+        uuid = UUID(record.uuid)
+        verdict = self._verdicts[uuid] = asyncio.get_running_loop().create_future()
+        try:
+            await talk.send(Prepared(talk.raw.run, talk.raw.block, uuid.bytes))
+            await talk.send_tag(1)
+            committed = await verdict
+        finally:
+            self._verdicts.pop(uuid, None)
+        if not committed:
+            raise BlockAborted("the far end gave the prepared block up", by_peer=True)
+
+    async def on_commit(self, message: Commit) -> None:
+        """A verdict, of this session or about a block of an earlier one. A wrong token changes nothing."""
+        uuid, journal = UUID(bytes=message.uuid), self.desk.journal
+        rounds = {d.uuid: d.round for d in journal.in_doubt()}
+        if uuid not in rounds:
+            await self.send(Committed(message.uuid, journal.committed(uuid)))
+            return
+        try:
+            check_token(journal.pool, rounds[uuid], message.verdict, message.token)
+        except BadTag as e:
+            self.desk.on_event("block.verdict_refused", {"block": str(uuid), "why": str(e)})
+            return
+        if message.verdict:
+            record = await self.desk.blocking(journal.commit, uuid)
+            if record is not None:
+                self.desk.on_block(record)
+        else:
+            await self.desk.blocking(journal.abort, uuid)
+        waiting = self._verdicts.get(uuid)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message.verdict)
+        else:
+            self.desk.on_event("block.settled", {"block": str(uuid), "committed": message.verdict})
+        await self.send(Committed(message.uuid, message.verdict))

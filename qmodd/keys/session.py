@@ -1,0 +1,173 @@
+"""A session of the service channel: fresh keys for the frame filter from both sides' nonces, then messages in order."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from qmodd.channel import MessageChannel
+from qmodd.crypto import mac
+from qmodd.keys import protocol
+from qmodd.keys.authentication import (
+    NONCE_BYTES,
+    Direction,
+    FrameFilter,
+    SessionBroken,
+    is_hello,
+    open_hello,
+    seal_hello,
+)
+from qmodd.keys.protocol import PROTOCOL_VERSION, Hello, Message, ProtocolError
+from qmodd.randomness import Randomness
+
+_RESEND_S = 2.0
+
+
+@dataclass(frozen=True)
+class Party:
+    """Who this module is and whom it expects; `peer_serial` empty accepts any holder of the pair's secret."""
+
+    me: Direction
+    serial: str
+    link: str
+    peer_serial: str = ""
+
+
+class Session:
+    """One object for all sessions of an engine.
+
+    A HELLO carries a nonce and the nonce that it answers. One that answers ours opens the session; any other makes us
+    answer with a fresh nonce, so a played-back HELLO costs a handshake and never the freshness of the keys.
+    """
+
+    def __init__(self, channel: MessageChannel, secret: mac.Secret, party: Party, randomness: Randomness) -> None:
+        self._channel = channel
+        self._secret = secret
+        self._party = party
+        self._random = randomness
+        self._nonce = b""
+        self._peer_nonce = b""
+        self._filter: FrameFilter | None = None
+        self._sending = asyncio.Lock()
+        self.peer_serial = ""
+        self.refused = ""
+        self.forged = 0
+        self.replayed = 0
+
+    @property
+    def fresh(self) -> bool:
+        """A handshake is done and nothing of its session has been received yet."""
+        return self._filter is not None and not self._filter.confirmed
+
+    async def open(self) -> None:
+        """Handshake, from the beginning. Raises ChannelDown. Waits as long as the far end does not answer."""
+        self._leave()
+        self._nonce = self._random.bytes(NONCE_BYTES)
+        await self._send_hello(b"")
+        while True:
+            try:
+                async with asyncio.timeout(_RESEND_S):
+                    frame = await self._channel.receive()
+            except TimeoutError:
+                await self._send_hello(b"")
+                continue
+            hello = self._hello(frame)
+            if hello is not None:
+                self._adopt(hello.nonce)
+                if hello.answers != self._nonce:
+                    await self._send_hello(hello.nonce)
+                return
+
+    def close(self) -> None:
+        """The session is over; the next one begins with `open`."""
+        self._leave()
+
+    async def send(self, message: Message | bytes) -> None:
+        """Raises ChannelDown, or SessionBroken if there is no session."""
+        data = message if isinstance(message, bytes) else protocol.encode(message)
+        async with self._sending:
+            if self._filter is None:
+                raise SessionBroken("no session")
+            await self._channel.send(self._filter.seal(data))
+
+    async def receive(self) -> tuple[Message, bytes]:
+        """The next message and its bytes. Raises ChannelDown, SessionBroken, ProtocolError."""
+        while True:
+            frame = await self._channel.receive()
+            if is_hello(frame):
+                await self._on_hello(frame)
+                continue
+            if self._filter is None:
+                raise SessionBroken("no session")
+            data = self._filter.open(frame)
+            if data is not None:
+                return protocol.decode(data), data
+
+    async def _on_hello(self, frame: bytes) -> None:
+        hello = self._hello(frame)
+        if hello is None or (hello.answers == self._nonce and hello.nonce == self._peer_nonce):
+            return
+        # Under the lock, so that no frame of the new session overtakes the HELLO that explains it.
+        async with self._sending:
+            if hello.answers == self._nonce:
+                self._adopt(hello.nonce)
+            else:
+                self._nonce = self._random.bytes(NONCE_BYTES)
+                self._adopt(hello.nonce)
+                await self._channel.send(self._sealed_hello(hello.nonce))
+        raise SessionBroken("the far end began a new session")
+
+    def _hello(self, frame: bytes) -> Hello | None:
+        """A genuine HELLO of the peer of this link, else None with a reason in `refused`."""
+        body = open_hello(self._secret, self._party.me.peer, frame)
+        if body is None:
+            if is_hello(frame):
+                self.forged += 1
+                self.refused = "the far end does not hold this pair's pre-shared secret"
+            return None
+        try:
+            hello = protocol.decode(body)
+        except ProtocolError:
+            hello = None
+        if not isinstance(hello, Hello):
+            self.refused = "the far end speaks another protocol"
+            return None
+        self.refused = self._why_not(hello)
+        return None if self.refused else hello
+
+    def _why_not(self, hello: Hello) -> str:
+        party = self._party
+        if hello.version != PROTOCOL_VERSION:
+            return f"the far end speaks version {hello.version} of the protocol, this module {PROTOCOL_VERSION}"
+        if hello.link != party.link:
+            return f"the far end belongs to link {hello.link!r}, this module to {party.link!r}"
+        if party.peer_serial and hello.serial != party.peer_serial:
+            return f"the far end is {hello.serial!r}, expected is {party.peer_serial!r}"
+        if len(hello.nonce) != NONCE_BYTES:
+            return "the far end's nonce has the wrong length"
+        self.peer_serial = hello.serial
+        return ""
+
+    async def _send_hello(self, answers: bytes) -> None:
+        async with self._sending:
+            await self._channel.send(self._sealed_hello(answers))
+
+    def _sealed_hello(self, answers: bytes) -> bytes:
+        p = self._party
+        hello = Hello(PROTOCOL_VERSION, p.me.name.lower(), p.serial, p.link, self._nonce, answers)
+        return seal_hello(self._secret, p.me, protocol.encode(hello))
+
+    def _adopt(self, peer_nonce: bytes) -> None:
+        self._leave()
+        self._peer_nonce = peer_nonce
+        nonces = [self._nonce, peer_nonce]
+        if self._party.me is Direction.BOB:
+            nonces.reverse()
+        self._filter = FrameFilter(self._secret, self._party.me, *nonces, self._party.link)
+
+    def _leave(self) -> None:
+        if self._filter is not None:
+            self.forged += self._filter.counters.forged
+            self.replayed += self._filter.counters.replayed
+        self._filter = None
+        self._peer_nonce = b""

@@ -1,0 +1,94 @@
+"""The hardware watchdog behind the port expander: light and heat only while somebody toggles a line.
+
+Own logic on the board, independent of the buses that it protects. Enables are active high with pull-downs, so an
+expander without supply or configuration means dark and cold. The laser's line is also ANDed with the interlock loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sim.clock import SimClock
+
+LINE_WATCHDOG, LINE_LASER, LINE_HEATER, LINE_LED = 0, 1, 2, 3
+LINE_INTERLOCK, LINE_TRIPPED = 8, 9
+HOLD_S = 0.5
+
+
+class Watchdog:
+    """Trips when the watchdog line has not changed for `hold_s` of world time while an enable is high.
+
+    Re-arms when both enables are low and the line toggles again. `poll` must be called now and then (each transaction
+    does; a transport should, every 0.1 s), for a trip needs no traffic.
+    """
+
+    def __init__(
+        self,
+        clock: SimClock,
+        *,
+        set_heater_rail: Callable[[bool], None],
+        set_laser_enable: Callable[[bool], None],
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self._clock = clock
+        self._set_heater_rail = set_heater_rail
+        self._set_laser_enable = set_laser_enable
+        self._hold_s = hold_s
+        self.tripped = False
+        self.trips = 0
+        self._interlock_closed = True
+        self._lines = 0
+        self._since = clock.now()
+        self._applied: tuple[bool, bool] | None = None
+        self._apply()
+
+    @property
+    def interlock_closed(self) -> bool:
+        return self._interlock_closed
+
+    @interlock_closed.setter
+    def interlock_closed(self, closed: bool) -> None:
+        self._interlock_closed = closed
+        self._apply()
+
+    @property
+    def led(self) -> bool:
+        return bool(self._lines >> LINE_LED & 1)
+
+    def inputs(self) -> int:
+        """Levels that the board puts on the expander's pins."""
+        return int(self._interlock_closed) << LINE_INTERLOCK | int(self.tripped) << LINE_TRIPPED
+
+    def lines(self, levels: int) -> None:
+        """The expander's pins have changed."""
+        self.poll()
+        changed = levels ^ self._lines
+        self._lines = levels
+        toggled = changed >> LINE_WATCHDOG & 1
+        raised = changed & levels & (1 << LINE_LASER | 1 << LINE_HEATER)
+        if toggled or raised:  # the first enable starts a full interval
+            self._since = self._clock.now()
+        if self.tripped and toggled and not self._enabled():
+            self.tripped = False
+        self._apply()
+
+    def poll(self) -> None:
+        """Trip if the time is up."""
+        if not self.tripped and self._enabled() and self._clock.now() - self._since > self._hold_s:
+            self.tripped = True
+            self.trips += 1
+            self._apply()
+
+    def _enabled(self) -> bool:
+        return bool(self._lines & (1 << LINE_LASER | 1 << LINE_HEATER))
+
+    def _apply(self) -> None:
+        laser = bool(self._lines >> LINE_LASER & 1) and self._interlock_closed and not self.tripped
+        heater = bool(self._lines >> LINE_HEATER & 1) and not self.tripped
+        if self._applied == (laser, heater):
+            return
+        before, self._applied = self._applied, (laser, heater)
+        if before is None or before[0] != laser:
+            self._set_laser_enable(laser)
+        if before is None or before[1] != heater:
+            self._set_heater_rail(heater)

@@ -1,0 +1,245 @@
+"""The emulated transmitter: laser, photonic chip, attenuator, monitors. Implements `AlicePort` (reference pair A2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.faults import FaultSchedule
+from sim.individuals import CARVED_PULSE_PS, CHANNEL_HZ, AliceIndividual, voa_db
+from sim.physics.drifts import Drifts
+from sim.physics.modulators import BiasCreep
+from sim.physics.module import PHOTON_J, Module
+from sim.physics.optics import AliceOptics, balanced, carver_off, decoy_transmission, from_db, mzm, photons_of
+from sim.physics.source import BIN_S, PULSED, Source
+from sim.physics.thermal import Stage, ThermalPlant
+from sim.scenario import Drifts as DriftScales
+
+Floats = npt.NDArray[np.float64]
+
+FILTER, SPLIT, PHASE, SHUTTER = range(4)
+CARVER, STATE, DECOY, VOA = range(4)
+FILTER_FSR_HZ = 800e9
+WINDOW_PS = 400.0
+INPUT_COUPLER_DB = 1.5
+VOA_DB_PER_K = 0.01
+ROOT_DAY = math.sqrt(86400.0)
+
+
+class Alice(Module):
+    """Everything off and dark at the start. Light powers are W inside, photons a slot at the output."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        individual: AliceIndividual,
+        source: Source,
+        tec: ThermalPlant,
+        drifts: Drifts,
+        scales: DriftScales,
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__(
+            stage, "alice", individual.serial, individual.heaters, individual.monitors, tec, drifts, now, scales.phase
+        )
+        self.individual = individual
+        self.source = source
+        self._scales = scales
+        self._modulators = (individual.carver, individual.state, individual.decoy)
+        self._creep = BiasCreep(self._modulators, scales.bias)
+        self._voa_v = 0.0
+        self._laser = (False, CHANNEL_HZ, 13.0)
+        self._enable = False
+        self._dead = False
+        self.extra_phase = 0.0
+        self.ambient_c = 25.0
+        drifts.ou("alice bias", math.radians(2.0), 7200.0, 3)
+        drifts.ou("laser frequency", 30e6, 200.0)
+        drifts.ou("laser power", 0.02, 3600.0)
+        drifts.walk("voa", 0.02 / ROOT_DAY)
+
+    def set_bias(self, channel: int, volts: float) -> None:
+        """LTC2668 outputs 0 to 3; the part's other outputs lead nowhere."""
+        self._stage.before_change()
+        if channel == VOA:
+            self._voa_v = volts
+        elif 0 <= channel < VOA:
+            self._creep.set_volts(channel, volts)
+
+    def set_laser(self, on: bool, frequency_hz: float, power_dbm: float) -> None:
+        self._stage.before_change()
+        self._laser = (on, frequency_hz, power_dbm)
+
+    def set_laser_enable(self, on: bool) -> None:
+        self._stage.before_change()
+        self._enable = on
+
+    def laser(self) -> tuple[bool, float, float]:
+        self._stage.advance()
+        return self._emission()
+
+    def photocurrents(self) -> Floats:
+        self._stage.advance()
+        return self.currents(self._monitor_watts())
+
+    def apply_faults(self, faults: FaultSchedule, t: float) -> None:
+        super().apply_faults(faults, t)
+        self._dead = bool(faults.active("dead", "alice.laser", t))
+
+    def step_plant(self, dt: float) -> None:
+        """Creep of the modulators over dt, s."""
+        self._creep.step(dt)
+
+    def voa_loss_db(self) -> float:
+        """Attenuation now, dB."""
+        wander = self._scales.voa * (self._drifts["voa"] + VOA_DB_PER_K * (self.ambient_c - 25.0))
+        return voa_db(self.individual.voa, self._voa_v) + wander
+
+    def detuning_hz(self) -> float:
+        """Laser against the channel's centre."""
+        return self._emission()[1] - CHANNEL_HZ
+
+    def biases(self) -> Floats:
+        """Phases of C, S (from null) and D (from peak), rad, shape (3,)."""
+        return self._creep.phases(self.tec.die_c, self._scales.bias * self._drifts.row("alice bias"))
+
+    def optics(self, receiver_mismatch_s: float) -> AliceOptics:
+        """Control state now. receiver_mismatch_s: this AMZI's delay less the receiver's, s."""
+        i = self.individual
+        phase = self.phases()
+        bias = self.biases()
+        rf = self.source.rf
+        long = from_db(i.long_db)
+        turn = phase[PHASE] + self.extra_phase + 2.0 * math.pi * self.detuning_hz() * receiver_mismatch_s
+        return AliceOptics(
+            mu_ref=self._pulse_watts() * CARVED_PULSE_PS * 1e-12 / PHOTON_J * self._after_tap() * self._outside(),
+            d_split=phase[SPLIT] - balanced(long),
+            phi=turn,
+            d_shutter=phase[SHUTTER],
+            shutter_floor=i.shutter_floor,
+            d_c=bias[CARVER],
+            theta_c=math.pi * rf["carver"] / i.carver.v_rf,
+            d_s=bias[STATE],
+            theta_s=math.pi * rf["state"] / i.state.v_rf,
+            d_d=bias[DECOY],
+            theta_d=math.pi * rf["decoy"] / i.decoy.v_rf,
+            leak_c=i.carver.xi**2,
+            xi_s=i.state.xi,
+            leak_d=i.decoy.xi**2,
+            long=long,
+            windows=WINDOW_PS / CARVED_PULSE_PS,
+        )
+
+    def continuous_photons(self) -> float:
+        """Unmodulated light (source OFF or CW) at the output, photons a slot."""
+        watts = self._continuous_watts() * self._after_tap() * self._shutter() * self._outside()
+        return watts * self.source.period_s / PHOTON_J
+
+    def output_watts(self) -> float:
+        """Mean power into the fibre, W."""
+        return self._mean_watts() * self._after_tap() * self._shutter() * self._outside()
+
+    def _emission(self) -> tuple[bool, float, float]:
+        on, hz, dbm = self._laser
+        s = self._scales.laser
+        hz += self.individual.laser_offset_hz + s * self._drifts["laser frequency"]
+        dbm += self.individual.laser_offset_db + s * self._drifts["laser power"]
+        return on and self._enable and not self._dead, hz, dbm
+
+    def _raw_watts(self) -> float:
+        """Behind the input coupler."""
+        on, _, dbm = self._emission()
+        return 1e-3 * 10.0 ** (dbm / 10.0) * from_db(INPUT_COUPLER_DB) if on else 0.0
+
+    def _filtered_watts(self) -> float:
+        d = self.phases()[FILTER] + 2.0 * math.pi * self.detuning_hz() / FILTER_FSR_HZ
+        return self._raw_watts() * (1.0 - float(self.monitors.tap[6])) * (1.0 + math.cos(d)) / 2.0
+
+    def _amzi_watts(self) -> float:
+        """Into the AMZI with the carver fully open."""
+        return self._filtered_watts() * (1.0 - float(self.monitors.tap[0])) * from_db(self.individual.before_amzi_db)
+
+    def _pulse_watts(self) -> float:
+        """Peak power of a bright bin behind D with all errors 0."""
+        balanced_cross = 1.0 / (1.0 + from_db(self.individual.long_db))
+        return self._amzi_watts() * 0.5 * (1.0 - balanced_cross) * self._insertion()
+
+    def _insertion(self) -> float:
+        return from_db(self.individual.state_db + self.individual.decoy_db)
+
+    def _after_tap(self) -> float:
+        return 1.0 - float(self.monitors.tap[3])
+
+    def _shutter(self) -> float:
+        floor = self.individual.shutter_floor
+        return floor + (1.0 - floor) * math.cos(self.phases()[SHUTTER] / 2.0) ** 2
+
+    def _outside(self) -> float:
+        """From the shutter to the fibre."""
+        i = self.individual
+        return from_db(i.output_db + self.voa_loss_db() + i.pad_db) * (1.0 - float(self.monitors.tap[5]))
+
+    def _arms(self) -> tuple[float, float]:
+        """Power shares of the AMZI's short and long arm."""
+        cross = math.sin(self.phases()[SPLIT] / 2.0) ** 2
+        return 1.0 - cross, cross * from_db(self.individual.long_db)
+
+    def _fringe(self) -> float:
+        """Interference of unmodulated light in the AMZI, signed as at the output towards the modulators."""
+        short, long = self._arms()
+        turn = 2.0 * math.pi * self.detuning_hz() * BIN_S + self.phases()[PHASE] + self.extra_phase
+        return 2.0 * self.individual.fringe * math.sqrt(short * long) * math.cos(turn)
+
+    def _undriven(self) -> tuple[float, float, float]:
+        """Transmissions of C, S and D without RF."""
+        i = self.individual
+        c, s, d = self.biases()
+        off = carver_off(c, i.carver.xi**2)
+        return off, abs(mzm(s, i.state.xi)) ** 2, decoy_transmission(d, i.decoy.xi**2)
+
+    def _continuous_watts(self) -> float:
+        """Behind D with nothing driven."""
+        off, s, d = self._undriven()
+        return self._amzi_watts() * off * 0.5 * (sum(self._arms()) + self._fringe()) * s * d * self._insertion()
+
+    def _between_watts(self) -> float:
+        """Mean power behind D that leaks between the state modulator's windows."""
+        off, s, d = self._undriven()
+        share = 1.0 - 2.0 * WINDOW_PS / self.source.period_ps
+        return self._amzi_watts() * off * 0.5 * sum(self._arms()) * s * d * self._insertion() * share
+
+    def _mean_watts(self) -> float:
+        """Mean power behind D, before the tap of PA3, in the mode that the source is in."""
+        stretch = self.source.stretch_now()
+        if stretch.mode not in PULSED:
+            return self._continuous_watts()
+        at_output = float(stretch.weights() @ photons_of(self.optics(0.0)))
+        through = self._after_tap() * self._shutter() * self._outside()
+        return at_output * PHOTON_J / (through * self.source.period_s) + self._between_watts()
+
+    def _monitor_watts(self) -> Floats:
+        """In front of each tap, by ADC channel, shape (8,)."""
+        watts = np.zeros(8)
+        mean = self._mean_watts()
+        watts[0] = self._filtered_watts()
+        watts[1] = self._second_output_watts()
+        watts[3] = mean
+        floor = self.individual.shutter_floor
+        cross = floor + (1.0 - floor) * math.sin(self.phases()[SHUTTER] / 2.0) ** 2
+        watts[4] = mean * self._after_tap() * cross
+        watts[5] = self.foreign_w
+        watts[6] = self._raw_watts()
+        return watts
+
+    def _second_output_watts(self) -> float:
+        """The AMZI's other output: a fringe for unmodulated light, none for pulses."""
+        off, _, _ = self._undriven()
+        if self.source.stretch_now().mode not in PULSED:
+            return self._amzi_watts() * off * 0.5 * (sum(self._arms()) - self._fringe())
+        theta = math.pi * self.source.rf["carver"] / self.individual.carver.v_rf
+        on = math.sin((theta + self.biases()[CARVER]) / 2.0) ** 2
+        duty = CARVED_PULSE_PS / self.source.period_ps
+        return self._amzi_watts() * (on * duty + (1.0 - duty) * off) * 0.5 * sum(self._arms())

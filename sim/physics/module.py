@@ -1,0 +1,113 @@
+"""What both emulated modules have: heaters, TEC plant, photodiodes, and the faults that can befall them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.faults import FaultSchedule
+from sim.individuals import CHANNEL_HZ, HEATERS, PLANCK, Heaters, Monitors
+from sim.physics.drifts import Drifts
+from sim.physics.heaters import CALIBRATION_C, HeaterBank
+from sim.physics.thermal import Stage, TecWiring, ThermalPlant
+
+Floats = npt.NDArray[np.float64]
+
+PHOTON_J = PLANCK * CHANNEL_HZ
+WALK_RAD_PER_ROOT_S = np.deg2rad(np.array([0.05, 0.05, 0.3, 0.05])) / np.sqrt(60.0)
+DARK_DOUBLES_K = 10.0
+
+
+class Module:
+    """Common part of `AlicePort` and `BobPort`. Heater channel 2 is the AMZI's phase on both sides."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        name: str,
+        serial: str,
+        heaters: Heaters,
+        monitors: Monitors,
+        tec: ThermalPlant,
+        drifts: Drifts,
+        now: Callable[[], float],
+        phase_scale: float,
+    ) -> None:
+        self.name = name
+        self.serial = serial
+        self.tec = tec
+        self.monitors = monitors
+        self._stage = stage
+        self._now = now
+        self._drifts = drifts
+        self._bank = HeaterBank(heaters)
+        self._walk = np.zeros(HEATERS)
+        self._phases = np.zeros(HEATERS)
+        self._phases_key: tuple[float, float, int] | None = None
+        self._phase_scale = phase_scale
+        self.foreign_w = 0.0
+        drifts.walk(f"{name} phases", 1.0, HEATERS)
+
+    def set_heater_current(self, channel: int, amperes: float) -> None:
+        """Raises ValueError for a channel that the part does not have."""
+        self._stage.before_change()
+        self._bank.set_current(channel, amperes, self._now())
+        self.tec.set_heat(self._bank.heat())
+
+    def set_heater_rail(self, on: bool) -> None:
+        self._stage.before_change()
+        self._bank.set_rail(on, self._now())
+        self.tec.set_heat(self._bank.heat())
+
+    def heater_voltage(self, channel: int) -> float:
+        self._stage.advance()
+        return self._bank.voltage(channel)
+
+    def heater_open(self, channel: int) -> bool:
+        self._stage.advance()
+        return self._bank.is_open(channel)
+
+    def heater_rail(self) -> tuple[float, float]:
+        self._stage.advance()
+        return self._bank.rail()
+
+    def submount_c(self) -> float:
+        self._stage.advance()
+        return self.tec.submount_c
+
+    def phases(self) -> Floats:
+        """Phase of every element now, rad, shape (4,) (truth; does not move the world)."""
+        key = (self._now(), self.tec.die_c, self._bank.changes)
+        if key != self._phases_key:
+            self._phases = self._bank.phases(key[0], key[1], self._walk)
+            self._phases_key = key
+        return self._phases
+
+    def settling_until(self) -> float:
+        """World time from which the heaters' phases stand still."""
+        return self._bank.settled_at()
+
+    def step_drifts(self, t: float, heater_scale: float) -> None:
+        """After a step of the world's drifts, at time t (s)."""
+        self._phases_key = None
+        self._walk = self._phase_scale * WALK_RAD_PER_ROOT_S * self._drifts.row(f"{self.name} phases")
+        self._bank.age(t, heater_scale)
+
+    def apply_faults(self, faults: FaultSchedule, t: float) -> None:
+        broken = np.array([bool(faults.active("open", f"{self.name}.heater.{i}", t)) for i in range(HEATERS)])
+        shorted = np.array([bool(faults.active("short", f"{self.name}.heater.{i}", t)) for i in range(HEATERS)])
+        self._bank.set_faults(broken, shorted, self._now())
+        self.tec.set_heat(self._bank.heat())
+        fan = faults.active("fan", f"{self.name}.tec", t)
+        factor = fan.number(4.0) if fan else 1.0
+        self.tec.set_wiring(TecWiring(bool(faults.active("reversed", f"{self.name}.tec", t)), factor))
+        bright = faults.active("bright", f"{self.name}.input", t)
+        self.foreign_w = bright.number(1e-6) if bright else 0.0
+
+    def currents(self, watts: Floats) -> Floats:
+        """Photocurrents, A, for powers in front of the taps, W, shape (8,) by ADC channel; dark currents included."""
+        warmer = 2.0 ** ((self.tec.die_c - CALIBRATION_C) / DARK_DOUBLES_K)
+        out: Floats = watts * self.monitors.tap * self.monitors.responsivity + self.monitors.dark * warmer
+        return out

@@ -1,0 +1,205 @@
+"""The coupled world of one pair: two modules, the fibre between them, one clock.
+
+Everything follows `clock.now()`: any call of a port first brings the world there, however far, in steps of 10 ms (heat)
+and 0.2 s (slow drifts). The same scenario and the same calls at the same times give the same world.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.clock import SimClock
+from sim.individuals import draw_alice, draw_bob, stream
+from sim.physics.alice import Alice
+from sim.physics.bob import Bob
+from sim.physics.detectors import Bank, jitter_table, observed_rate
+from sim.physics.drifts import Drifts
+from sim.physics.fibre import Fibre
+from sim.physics.light import Light, light_of
+from sim.physics.rates import RateMeter
+from sim.physics.source import BIN_S, Source
+from sim.physics.tagger import BobClock, Receiver, Tagger
+from sim.physics.thermal import TICK_S, ThermalPlant
+from sim.scenario import Scenario
+
+Floats = npt.NDArray[np.float64]
+
+DRIFT_TICKS = 20
+DRIFT_S = DRIFT_TICKS * TICK_S
+DAY_S = 86400.0
+POLARISATION_RAD_PER_ROOT_S = 0.02
+FIBRE_DB_PER_ROOT_S = 0.02 / math.sqrt(3600.0)
+
+
+class World:
+    """`alice` and `bob` are the ports that electronics see. Start: everything off, at ambient temperature.
+
+    Not thread-safe: one caller at a time.
+    """
+
+    def __init__(self, scenario: Scenario, clock: SimClock) -> None:
+        self.scenario = scenario
+        self.faults = scenario.faults()
+        self._clock = clock
+        self._moment = clock.now()
+        self._tick = math.floor(self._moment / TICK_S + 1e-6)
+        self._light: Light | None = None
+        self._light_settled = -math.inf
+        self._next_edge = -math.inf
+        seed = scenario.seed
+        self._drifts = Drifts(stream(seed, "drifts"), DRIFT_S)
+        self._last_walk = np.zeros(3)
+        self.fibre = Fibre(scenario.link)
+        self.ambient_c = scenario.ambient.mean_c
+        source = Source(self, self.now, scenario.symbol_period_ps, seed)
+        self.alice = self._make_alice(source)
+        self.bob = self._make_bob(source)
+        self._register_drifts()
+        self._apply_faults(self._moment)
+
+    def now(self) -> float:
+        """World time, s, that the world has been brought to."""
+        return self._moment
+
+    def advance(self) -> None:
+        """Bring the world to clock.now()."""
+        now = self._clock.now()
+        target = math.floor(now / TICK_S + 1e-6)
+        while self._tick < target:
+            self._step(target)
+        self._moment = max(now, self._moment)
+
+    def before_change(self) -> None:
+        """Bring the world to clock.now() and close what was computed for the state that is about to change."""
+        self.advance()
+        self._close(self._moment)
+        self._light = None
+
+    def pump(self, max_seconds: float) -> float:
+        """Draw waiting clicks of at most about max_seconds; for a server's idle moments. Returns the seconds drawn."""
+        self.advance()
+        return self.bob.tagger.pump(max_seconds)
+
+    def light(self) -> Light:
+        """Optics of the present, computed when something has changed."""
+        now = self._moment
+        if self._light is None or self._light_settled > now:
+            self._light = self._compute_light()
+            self._light_settled = max(self.alice.settling_until(), self.bob.settling_until())
+            self.bob.bank.note_rates(self._light.rates(self.alice.source.stretch_now()), now)
+        return self._light
+
+    def _step(self, target: int) -> None:
+        """To the next moment at which more than heat changes, or to the target."""
+        stop = min(target, (self._tick // DRIFT_TICKS + 1) * DRIFT_TICKS)
+        if self.bob.tagger.running:
+            stop = min(stop, self._tick + max(1, round(self.bob.tagger.slice_s() / TICK_S)))
+        if self._next_edge < stop * TICK_S:
+            stop = min(stop, max(self._tick + 1, math.ceil(self._next_edge / TICK_S)))
+        for module in (self.alice, self.bob):
+            module.tec.run(self._tick, stop - self._tick, self.ambient_c)
+        self._tick = stop
+        self._moment = t = max(self._moment, stop * TICK_S)
+        self._light = None
+        if self.bob.tagger.running:
+            self._close(t)
+        if stop % DRIFT_TICKS == 0:
+            self._step_drifts(t)
+        if t >= self._next_edge:
+            self._close(t)
+            self._apply_faults(t)
+
+    def _close(self, t: float) -> None:
+        self.bob.tagger.close()
+        self.bob.meter.note(t)
+
+    def _step_drifts(self, t: float) -> None:
+        s, d = self.scenario, self._drifts
+        self.bob.meter.note(t)
+        d.step()
+        swing = s.ambient.swing_c * math.sin(2.0 * math.pi * t / DAY_S) + d["ambient"]
+        self.ambient_c = s.ambient.mean_c + s.drifts.ambient * swing
+        self.alice.ambient_c = self.ambient_c
+        self.alice.extra_phase = math.radians(s.link.phase_drift_deg_per_h) * t / 3600.0
+        self.alice.step_plant(DRIFT_S)
+        for module in (self.alice, self.bob):
+            module.step_drifts(t, s.drifts.heater)
+        self.fibre.walk_db = s.drifts.fibre * d["fibre loss"]
+        self.fibre.warmer_k = s.drifts.fibre * (self.ambient_c - s.ambient.mean_c)
+        self.fibre.turn_polarisation(self._kick(d.row("polarisation")))
+        self.bob.alignment = self.fibre.alignment
+        self.bob.tagger.clock.set_offset(round(t * 1e12), self._clock_offset + d["bob clock"])
+        self._light = None
+
+    def _kick(self, walk: Floats) -> tuple[float, float, float]:
+        """Rotation of the polarisation since the last step: the increment of its three walks."""
+        u, v, w = (self.scenario.drifts.polarisation * (walk - self._last_walk)).tolist()
+        self._last_walk = walk.copy()
+        return u, v, w
+
+    def _apply_faults(self, t: float) -> None:
+        self._light = None
+        self.alice.apply_faults(self.faults, t)
+        self.bob.apply_faults(self.faults, t)
+        self.fibre.cut = bool(self.faults.active("cut", "fibre", t))
+        bend = self.faults.active("bend", "fibre", t)
+        self.fibre.bend_db = bend.number(3.0) if bend else 0.0
+        walk = self.faults.active("walk", "bob.clock", t)
+        pace = walk.number(3e-10) if walk else self.scenario.detection.clock_walk
+        self._drifts.rescale("bob clock", self.scenario.drifts.clock * pace)
+        self._next_edge = self.faults.next_edge(t)
+
+    def _register_drifts(self) -> None:
+        self._drifts.ou("ambient", self.scenario.ambient.noise_c, 600.0)
+        self._drifts.walk("fibre loss", FIBRE_DB_PER_ROOT_S)
+        self._drifts.walk("polarisation", POLARISATION_RAD_PER_ROOT_S, 3)
+        self._drifts.walk("bob clock", self.scenario.detection.clock_walk)
+
+    def _compute_light(self) -> Light:
+        i = self.bob.individual
+        alice = self.alice.optics(i.tau_mismatch_s)
+        bob = self.bob.optics()
+        turn = bob.phi + 2.0 * math.pi * self.alice.detuning_hz() * (BIN_S - i.tau_mismatch_s)
+        darks = self.bob.bank.dark_rates(self.bob.warmer_k)
+        continuous = self.alice.continuous_photons()
+        return light_of(alice, bob, self.fibre.loss_db, continuous, turn, darks, self.alice.source.period_s)
+
+    def _expected_rates(self) -> Floats:
+        i = self.bob.individual
+        rates = self.light().rates(self.alice.source.stretch_now())
+        return np.where(self.bob.bank.latched, 0.0, observed_rate(rates, i.dead_ps * 1e-12, i.recovery_ps * 1e-12))
+
+    def _make_alice(self, source: Source) -> Alice:
+        s = self.scenario
+        start = s.ambient.mean_c if s.start.alice_c is None else s.start.alice_c
+        tec = ThermalPlant(self, start, stream(s.seed, "alice thermistor"))
+        return Alice(self, draw_alice(s.seed), source, tec, self._drifts, s.drifts, self.now)
+
+    def _make_bob(self, source: Source) -> Bob:
+        s, i = self.scenario, draw_bob(self.scenario.seed)
+        start = s.ambient.mean_c if s.start.bob_c is None else s.start.bob_c
+        tec = ThermalPlant(self, start, stream(s.seed, "bob thermistor"))
+        darks = i.darks if s.detection.darks_hz is None else np.array(s.detection.darks_hz)
+        bank = Bank(i.efficiency, darks, i.switch_a)
+        bob = Bob(self, i, bank, tec, self._drifts, s.drifts, self.now)
+        ppm = s.detection.clock_offset_ppm
+        self._clock_offset = i.clock_offset if ppm is None else ppm * 1e-6
+        after = np.array([[s.detection.afterpulse] * 3, [s.detection.afterpulse_ns * 1e3] * 3])
+        parameters = np.vstack([i.dead_ps, i.recovery_ps, after])
+        jitter = np.array([jitter_table(fwhm) for fwhm in i.jitter_fwhm_ps])
+        bob.tagger = Tagger(
+            self,
+            source,
+            BobClock(self._clock_offset),
+            Receiver(parameters, jitter, i.delay_ps, BIN_S * 1e12),
+            lambda: self.light().cumulative(),
+            lambda: (self.fibre.transit_ps, self.fibre.delay_ps),
+            stream(s.seed, "clicks"),
+        )
+        bob.meter = RateMeter(self._expected_rates, stream(s.seed, "rates"))
+        bob.expose = self.light
+        bob.arriving_w = lambda: self.alice.output_watts() * 10.0 ** (-self.fibre.loss_db / 10.0)
+        return bob

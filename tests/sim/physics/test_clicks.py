@@ -1,0 +1,166 @@
+"""The click sampler against laws that do not share its code: analytic probabilities, a per-pulse loop, plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+
+from sim.jit import python_of
+from sim.physics import clicks
+from sim.physics.clicks import CELLS, KIND_FIXED, KIND_KEY, KIND_SYNC, detect, photodetections
+from sim.physics.optics import AliceOptics, BobOptics, table
+from sim.physics.symbols import key_symbols, sync_symbols
+from tests.sim.physics.link import KEY, TAU, Bench, T, accept, probabilities
+
+Floats = npt.NDArray[np.float64]
+ALICE = AliceOptics(d_s=0.03, phi=0.1, d_split=0.05, d_c=0.03)
+BOB = BobOptics(kappa=0.26, d_split=-0.04, d_combine=0.05)
+T_X, T_D = 16384, 32768
+DARKS = np.array([100.0, 150.0, 200.0])
+
+
+def _cumulative(lam: Floats, darks: Floats = DARKS) -> Floats:
+    means = np.zeros((1, 8, CELLS))
+    means[0, :, :8] = lam
+    means[0, :, 8:] = darks * T * 1e-12
+    return means.cumsum(axis=2)
+
+
+def _key_segment(slots: int) -> npt.NDArray[np.int64]:
+    return np.array([[0, slots, KIND_KEY, 0, 0, T_X, T_D]])
+
+
+def _classes(slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    n = key_symbols(slots, *KEY, np.uint64(T_X), np.uint64(T_D)).astype(np.int64)
+    out: npt.NDArray[np.int64] = ((n & 1) << 2) | (((n >> 1) & 1) << 1) | (n >> 2)
+    return out
+
+
+@pytest.mark.parametrize(("loss", "slots"), [(0.0, 5_000_000), (10.0, 40_000_000), (25.0, 400_000_000)])
+def test_outcomes_per_class_follow_the_analytic_law(loss: float, slots: int) -> None:
+    lam = table(ALICE, BOB, loss)[:8]
+    bench = Bench(_cumulative(lam), seed=int(loss) + 5)
+    times, channels, _ = bench.block(_key_segment(slots), slots)
+    seen, outcome, live = accept(times, channels, bench.delay, hold=5)
+    counts = np.zeros((8, 5))
+    np.add.at(counts, (_classes(seen), outcome), 1)
+    shares = np.outer([0.75 / 2, 0.75 / 2, 0.125, 0.125], [0.5, 0.5]).ravel()
+    expected = probabilities(lam, DARKS) * shares[:, None] * live
+    enough = expected > 5.0
+    chi2 = float((((counts - expected) ** 2) / expected)[enough].sum())
+    assert enough.sum() >= 20
+    assert stats.chi2.sf(chi2, int(enough.sum())) > 1e-3
+
+
+def test_dead_time_and_recovery_against_a_pulse_by_pulse_loop() -> None:
+    lam = np.zeros((8, 8))
+    lam[0, 0] = 0.15
+    slots, g = 300_000, np.random.default_rng(8)
+    bench = Bench(_cumulative(lam, np.zeros(3)), seed=9, dead=20e3, recovery=5e3)
+    times, _, _ = bench.block(np.array([[0, slots, KIND_FIXED, 0, 0, 0, 0]]), slots)
+    kept, last = 0, -math.inf
+    for i in np.flatnonzero(g.random(slots) < -math.expm1(-0.15)):
+        since = i * T - last - 20e3
+        if since >= 0.0 and g.random() < -math.expm1(-since / 5e3):
+            kept, last = kept + 1, i * T
+    assert abs(len(times) - kept) < 4.5 * math.sqrt(len(times) + kept)
+    assert np.diff(times).min() > 20e3 - 1500
+
+
+def test_afterpulses_come_at_their_rate_and_delay() -> None:
+    lam = np.zeros((8, 8))
+    lam[0, 0] = 1e-4
+    slots = 200_000_000
+    bench = Bench(_cumulative(lam, np.zeros(3)), seed=2, afterpulse=0.05, recovery=1.0)
+    times, _, _ = bench.block(np.array([[0, slots, KIND_FIXED, 0, 0, 0, 0]]), slots)
+    expected = slots * 1e-4 / (1 - 0.05)
+    assert abs(len(times) - expected) < 5 * math.sqrt(expected * 1.2)
+    near = np.diff(times)
+    near = near[near < 1_000_000]
+    assert near.mean() - 15e3 == pytest.approx(1e5, rel=0.1)
+
+
+def test_one_run_is_the_same_in_one_block_or_many() -> None:
+    """Not click by click (the random numbers fall differently) but in rate, and dead time holds across blocks."""
+    lam = table(ALICE, BOB, 0.0)[:8]
+    whole = Bench(_cumulative(lam), seed=3)
+    n, _, _ = whole.block(_key_segment(2_000_000), 2_000_000)
+    parts = Bench(_cumulative(lam), seed=4)
+    pieces = [parts.block(_key_segment(1000), 1000)[:2] for _ in range(2000)]
+    times = np.concatenate([p[0] for p in pieces])
+    channels = np.concatenate([p[1] for p in pieces])
+    assert abs(len(times) - len(n)) < 5 * math.sqrt(2 * len(n))
+    for q in range(3):
+        assert np.diff(np.sort(times[channels == q])).min() > 15e3 - 1500
+
+
+def test_segments_use_their_own_mode_and_table() -> None:
+    means = np.zeros((2, 8, CELLS))
+    means[0, 0, 0] = means[0, 2, 1] = 0.02
+    means[1, :, 9] = 0.01
+    bench = Bench(means.cumsum(axis=2), seed=5, delay=np.zeros(3))
+    n = 500_000
+    rows = np.array([[0, n, KIND_SYNC, 0, 0, 0, 0], [n, n, KIND_FIXED, 0, 2, 0, 0], [2 * n, n, KIND_FIXED, 1, 0, 0, 0]])
+    times, channels, _ = bench.block(rows, 3 * n)
+    slot, late = np.floor((times + 400) / T).astype(int), (times + 400) % T > TAU
+    sync = slot < n
+    assert np.array_equal(sync_symbols(slot[sync]) >> 1, late[sync].astype(np.uint8))
+    fixed = (slot >= n) & (slot < 2 * n)
+    assert late[fixed].all()
+    assert set(channels[slot > 2 * n]) == {1}
+    assert np.histogram(times[slot > 2 * n] % T, 8)[0].min() > 400
+
+
+def test_a_dark_table_costs_nothing_and_draws_nothing() -> None:
+    bench = Bench(np.zeros((1, 8, CELLS)))
+    before = bench.rng.copy()
+    times, _, n = bench.block(_key_segment(10**9), 10**9)
+    assert (len(times), n) == (0, 0)
+    assert np.array_equal(bench.rng, before)
+
+
+def test_too_small_buffers_are_told() -> None:
+    lam = table(ALICE, BOB, 0.0)[:8]
+    bench = Bench(_cumulative(lam), size=10)
+    assert bench.block(_key_segment(10_000), 10_000)[2] == -1
+    n, many = 20, np.arange(20) * 1e6
+    small = np.empty(5, np.int64)
+    arguments = (
+        1e9,
+        bench.parameters,
+        bench.jitter,
+        0,
+        0.0,
+        1.0,
+        bench.memory,
+        bench.rng,
+        small,
+        np.empty(5, np.uint8),
+    )
+    assert detect(n, many, np.zeros(20, np.uint8), *arguments) == -1
+
+
+def test_uncompiled_kernels_give_the_same_clicks() -> None:
+    lam = table(ALICE, BOB, 0.0)[:8]
+    rows = np.array(
+        [[0, 300, KIND_KEY, 0, 0, T_X, T_D], [300, 200, KIND_SYNC, 0, 0, 0, 0], [500, 100, KIND_FIXED, 0, 6, 0, 0]]
+    )
+    noisy = np.array([2e6, 2e6, 2e6])
+    fast = Bench(_cumulative(lam, noisy), seed=6, afterpulse=0.2, afterpulse_tau=2e4)
+    slow = Bench(_cumulative(lam, noisy), seed=6, afterpulse=0.2, afterpulse_tau=2e4)
+    with np.errstate(over="ignore"):
+        for _ in range(3):
+            t, c, n = fast.block(rows, 600)
+            t2, c2, n2 = slow.block(rows, 600, python_of(photodetections), python_of(detect))
+            assert n == n2
+            assert n > 50
+            assert np.array_equal(t, t2)
+            assert np.array_equal(c, c2)
+        pick = python_of(clicks._segment_class)
+        assert pick(KIND_FIXED, 5, 1, *KEY, 0, 0) == 5
+        assert pick(KIND_KEY, 0, 7, *KEY, T_X, T_D) == _classes(np.array([7]))[0]
+        assert pick(KIND_SYNC, 0, 7, *KEY, 0, 0) in (0, 2)

@@ -38,7 +38,6 @@ class Activity(StrEnum):
     SAFE = "safe"
 
 
-
 @dataclass(frozen=True)
 class Field:
     value: str

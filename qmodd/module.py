@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from drivers.errors import DriverError
-from drivers.registry import BusPool, create
+from drivers.bus.pool import BusPool
+from drivers.registry import create
 from drivers.roles import (
     AnalogInputs,
     DetectorBank,

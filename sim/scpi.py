@@ -59,34 +59,37 @@ def block(data: bytes) -> bytes:
     return b"#%d%s%s" % (len(length), length, data)
 
 
-_BLOCK_HEAD = re.compile(rb"#([1-9])")
+_SPECIAL = re.compile(rb"""[#;\n"']""")
+_BLOCK_HEAD = re.compile(rb"(?<=[ ,])#[1-9]")
 
 
 def split_message(message: bytes) -> list[Unit]:
     """Cut a program message into units.
 
-    A block is taken out whole before separators are looked for, for any byte may occur inside. Raises
+    A block is taken out whole before separators are looked for, since any byte may occur inside. Raises
     ScpiError(-161) for a block that is cut short.
     """
     units: list[Unit] = []
     pieces: list[Argument] = []
     start = at = 0
-    while at < len(message):
-        found = _BLOCK_HEAD.match(message, at)
-        if found and not message[start:at].rpartition(b" ")[2].strip():
-            pieces, at = [*pieces, *_words(message[start:at])], at
+    while found := _SPECIAL.search(message, at):
+        at = found.start()
+        mark = found[0]
+        if mark == b"#":
+            if not _BLOCK_HEAD.match(message, at):
+                at += 1
+                continue
+            pieces += _words(message[start:at])
             data, at = _take_block(message, at)
             pieces.append(Block(data))
             start = at
-        elif message[at : at + 1] in (b'"', b"'"):
-            end = message.find(message[at : at + 1], at + 1)
-            at = len(message) if end < 0 else end + 1
-        elif message[at : at + 1] in (b";", b"\n"):
+        elif mark in b";\n":
             units += _unit([*pieces, *_words(message[start:at])])
             pieces, at = [], at + 1
             start = at
         else:
-            at += 1
+            end = message.find(mark, at + 1)
+            at = len(message) if end < 0 else end + 1
     return units + _unit([*pieces, *_words(message[start:])])
 
 
@@ -102,7 +105,7 @@ def _take_block(message: bytes, at: int) -> tuple[bytes, int]:
 
 def _words(text: bytes) -> list[Argument]:
     """Header and comma-separated parameters of a stretch without blocks."""
-    head, _, rest = text.strip().partition(b" ")
+    head, _, rest = text.strip().lstrip(b",").partition(b" ")
     words = [head, *rest.split(b",")] if rest.strip() else [head]
     return [w.strip() for w in words if w.strip()]
 
@@ -148,6 +151,11 @@ def boolean(argument: Argument) -> bool:
     """ON, OFF, or a number. Raises ScpiError(-104)."""
     text = word(argument)
     return text == "ON" if text in ("ON", "OFF") else number(argument) != 0.0
+
+
+def pair(values: tuple[int, int]) -> str:
+    """Two whole numbers as a response."""
+    return f"{values[0]},{values[1]}"
 
 
 Handler = Callable[..., "bytes | str | None"]

@@ -7,6 +7,7 @@ null command it is the status word. The converters fill a FIFO of two.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,7 @@ MODE_CLEAR_RESET = 0x0110  # power-on value 0x0510 without the reset flag
 WORDS = 10
 CHANNELS = 8
 SETTLE = 4  # conversions until the third-order filter has forgotten its input before a switch
+PATIENCE_S = 0.1  # far beyond a conversion, and beyond what a busy host adds
 REFERENCE_V = 1.2
 OSR = (128, 256, 512, 1024, 2048, 4096, 8192, 16256)
 
@@ -146,7 +148,8 @@ class Ads131m08:
 
     async def _next(self) -> list[int]:
         """The next conversion of all channels in use."""
-        for _ in range(4 * SETTLE):
+        patience = math.ceil(max(PATIENCE_S / self._options.conversion_s, 4 * SETTLE))
+        for _ in range(patience):
             await asyncio.sleep(self._options.conversion_s)
             status, codes = (await self._frames(1))[0]
             if status & STATUS_RESET:
@@ -154,7 +157,7 @@ class Ads131m08:
                 raise Stale(f"{self.name} at {self.address}: ADS131M08 was reset and is set up again; read anew")
             if status & self._ready == self._ready:
                 return codes
-        waited = 4 * SETTLE * self._options.conversion_s
+        waited = patience * self._options.conversion_s
         raise Timeout(f"{self.name} at {self.address}: no conversion within {waited:.2g} s; is the ADC clock running?")
 
     async def _frames(self, count: int) -> list[tuple[int, list[int]]]:

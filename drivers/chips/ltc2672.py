@@ -159,9 +159,7 @@ class Ltc2672:
                 f"{self.name} at {self.address}: fault register reads 0x{fault:02x}: nothing drives the line"
             )
         if fault & FAULT_LENGTH:
-            raise BusFault(
-                f"{self.name} at {self.address}: a frame was refused for its length; nothing was written"
-            )
+            raise BusFault(f"{self.name} at {self.address}: a frame was refused for its length; nothing was written")
         if fault & FAULT_HOT:
             raise BusFault(f"{self.name} at {self.address}: LTC2672 is above 175 C and has switched its outputs off")
 

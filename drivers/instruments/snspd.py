@@ -20,6 +20,7 @@ from drivers.quantity import Limits, Quantity
 from drivers.roles import Identity
 
 MIN_PERIOD_S = 0.01
+BACKLOG_S = 0.02  # what a stream has kept arrives well within this time
 LABELS = {"request": "labelProps", "value": "None"}
 
 
@@ -98,14 +99,14 @@ class Snspd:
     async def read_rates(self, period_s: float) -> npt.NDArray[np.float64]:
         """See the role. The period is rounded to 1 ms, 10 ms at least.
 
-        The stream is joined anew, so that nothing of it is old; the first line belongs to a period that had begun
-        before. Raises BusFault, Timeout, Refused.
+        The stream is joined anew. What it gives at once is a backlog, the line after that belongs to a period that had
+        begun before, the next one is used. Raises BusFault, Timeout, Refused.
         """
         async with self._counting:
             period = max(MIN_PERIOD_S, period_s)
             await self._set_period(period)
             try:
-                line = await self._second_line(period)
+                line = await self._fresh_line(period)
             finally:
                 await self._counts.close()
         return np.array(self._counts_of(line)) / (self._period_ms * 1e-3)
@@ -120,10 +121,13 @@ class Snspd:
             await self._set("SetMeasurementPeriod", "InptMeasurementPeriod", milliseconds)
             self._period_ms = milliseconds
 
-    async def _second_line(self, period_s: float) -> bytes:
+    async def _fresh_line(self, period_s: float) -> bytes:
+        await self._counts.arrived(fresh=True)
+        await asyncio.sleep(BACKLOG_S)
+        await self._counts.arrived()
         lines: list[bytes] = []
-        for look in range(16):
-            lines += [line for line in await self._counts.arrived(fresh=look == 0) if line.strip()]
+        for _ in range(16):
+            lines += [line for line in await self._counts.arrived() if line.strip()]
             if len(lines) >= 2:
                 return lines[1]
             await asyncio.sleep(period_s / 4)

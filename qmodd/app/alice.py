@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from calibration.context import CalibrationContext
 from calibration.graph import Graph
 from calibration.procedures import alice_graph
+from calibration.record import Record
 from drivers.errors import Refused
 from drivers.roles import LightMode
 from qmodd.app.operator import Operator
 from qmodd.control.loop import Scheduler
 from qmodd.control.power import CarverNullLoop, LaserPowerLoop, MeanPhotonLoop, StateBiasTrim
 from qmodd.keys.counts import BatchReport
+from qmodd.keys.settings import Phase, PlanFacts
 from qmodd.lifecycle import Activity, Operational
 from qmodd.module import Module
 
@@ -28,6 +32,8 @@ class AliceOperator(Operator):
     mean_photon: MeanPhotonLoop | None = None
     laser_power: LaserPowerLoop | None = None
     carver: CarverNullLoop | None = None
+    # (P(X), P(decoy)) as the symbol source really uses them.
+    probabilities: tuple[float, float] = (0.25, 0.5)
 
     def graph(self) -> Graph:
         return alice_graph()
@@ -41,9 +47,8 @@ class AliceOperator(Operator):
     def add_loops(self, scheduler: Scheduler, module: Module, context: CalibrationContext) -> None:
         self.add_tec_loop(scheduler, module)
         period = self.wiring.config.control.slow_period_s
-        source = self.wiring.config.source
         self.laser_power = LaserPowerLoop(context, lambda: self.in_service)
-        self.mean_photon = MeanPhotonLoop(context, self._keying, lambda: (source.p_x, source.p_decoy))
+        self.mean_photon = MeanPhotonLoop(context, self._keying, lambda: self.probabilities)
         self.carver = CarverNullLoop(context, self._keying)
         self.wiring.add_loop(scheduler, "laser power", period, self.laser_power.step)
         self.wiring.add_loop(scheduler, "mean photon number", period, self.mean_photon.step)
@@ -51,19 +56,20 @@ class AliceOperator(Operator):
         self.wiring.add_loop(scheduler, "state bias", period, self._trim_state)
 
     def _keying(self) -> bool:
-        return self.in_service and self.wiring.engine.light_is_keying
+        return self.in_service and self.wiring.engine.status.phase is Phase.KEYING
 
     async def serve(self, module: Module, context: CalibrationContext) -> None:
-        life, engine = self.wiring.life, self.wiring.engine
+        life, wanted = self.wiring.life, self.wiring.config.source
+        await module.source.set_mode(LightMode.OFF)
+        self.probabilities = await module.source.set_probabilities(wanted.p_x, wanted.p_decoy)
         record = context.record("state_bias")
-        self._trim = StateBiasTrim(
-            self.wiring.state_slope(record), module.biases.voltage("state"), self._write_state(module)
-        )
+        v_pi = record.value["v_pi_v"]
+        self._trim = StateBiasTrim(math.pi / v_pi, module.biases.voltage("state"), self._write_state(module))
         life.set_operational(Operational.ENABLED, "calibrated; all loops check in")
         life.set_activity(Activity.READY, "light can be asked for; waiting for the receiver")
-        await self.wiring.key_while_allowed(engine)
+        await self.wiring.key_while_allowed()
 
-    def _write_state(self, module: Module):  # type: ignore[no-untyped-def]
+    def _write_state(self, module: Module) -> Callable[[float], Awaitable[None]]:
         async def write(volts: float) -> None:
             await module.biases.set_voltage("state", volts)
 
@@ -80,14 +86,53 @@ class AliceOperator(Operator):
             self._batches.get_nowait()
         self._batches.put_nowait(batch)
 
-    async def light(self, mode: LightMode, state: int, intensity: int, scale: float) -> None:
-        """For the engine: the receiver asks for calibration light.
+    async def plan_facts(self) -> PlanFacts:
+        """For the engine: what is fixed before a block. Raises Refused when this module is not in service.
 
-        Raises Refused with the reason when this module is not ready, or keys are being made.
+        Puts the attenuator back to its working point: the receiver may have asked for more light before.
         """
-        context = self._context
-        if not self.in_service or context is None or self._module is None:
-            raise Refused(f"{self.wiring.config.module.serial} is {self.wiring.life.activity}: {self.wiring.life.why('activity')}")
-        if self._keying():
-            raise Refused("keys are being made; calibration light would be in their slots")
-        await self.wiring.set_light(context, mode, state, intensity, scale)
+        context = self._in_service()
+        record = context.record("mean_photon")
+        await context.biases.set_voltage("voa", self._voa_volts(context, record))
+        v = record.value
+        return PlanFacts(
+            mu=((v["mu_signal_low"], v["mu_signal_high"]), (v["mu_decoy_low"], v["mu_decoy_high"])),
+            p_mu=(1.0 - self.probabilities[1], self.probabilities[1]),
+            p_x=self.probabilities[0],
+            calibration=f"mean_photon {record.version}",
+        )
+
+    async def light(self, mode: LightMode, state: int, intensity: int, scale: float) -> None:
+        """For the engine: the receiver asks for calibration light, `scale` times the working mean photon number.
+
+        Raises Refused with the reason when this module is not in service or the attenuator cannot do it.
+        """
+        context = self._in_service()
+        await self._set_scale(context, scale)
+        source = context.need_source()
+        if (await source.now())[0] == 0:
+            await source.run()
+        await source.set_mode(mode, state, intensity)
+
+    def _in_service(self) -> CalibrationContext:
+        if not self.in_service or self._context is None:
+            raise Refused(f"the transmitter is {self.wiring.life.activity}: {self.wiring.life.why('activity')}")
+        return self._context
+
+    def _voa_volts(self, context: CalibrationContext, record: Record, scale: float = 1.0) -> float:
+        table = context.factory.voa
+        if table is None:
+            raise Refused("the factory record has no attenuator table")
+        trim_db = self.mean_photon.trim_db if self.mean_photon else 0.0
+        db = record.value["voa_db"] + trim_db - 10.0 * math.log10(scale)
+        try:
+            return table.voltage(db)
+        except ValueError as e:
+            raise Refused(f"light of {scale:g} times the working intensity: {e}") from e
+
+    async def _set_scale(self, context: CalibrationContext, scale: float) -> None:
+        """A scale of 0 is as dark as the attenuator gets."""
+        record = context.record("mean_photon")
+        table = context.factory.voa
+        volts = table.volts[-1] if scale <= 0.0 and table else self._voa_volts(context, record, scale)
+        await context.biases.set_voltage("voa", volts)

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from calibration.context import CalibrationContext, LightRefused
 from calibration.graph import Graph, bring_up
 from calibration.procedures import bob_graph
+from drivers.errors import Refused
 from drivers.roles import LightMode
 from qmodd.app.operator import Operator
 from qmodd.control.loop import LoopFault, Scheduler
 from qmodd.control.phase_lock import LockReport, PhaseCounts, PhaseLock, PhaseLockConfig, Stage
+from qmodd.keys.bob_engine import BobEngine
 from qmodd.keys.counts import BatchReport
 from qmodd.lifecycle import Activity, Operational
 from qmodd.module import Module
@@ -21,6 +23,7 @@ from qmodd.module import Module
 # How long the receiver waits for a transmitter that is still getting ready before it says that calibration failed.
 LIGHT_PATIENCE_S = 600.0
 LIGHT_RETRY_S = 1.0
+LIGHT_ANSWER_S = 5.0
 
 
 @dataclass
@@ -35,7 +38,7 @@ class PatientLight:
         end = wiring.clock.monotonic() + LIGHT_PATIENCE_S
         while True:
             try:
-                await wiring.ask_for_light(mode, state, intensity, photons_scale)
+                await self._ask(mode, state, intensity, photons_scale)
                 return
             except LightRefused as e:
                 if wiring.clock.monotonic() > end:
@@ -43,11 +46,22 @@ class PatientLight:
                 wiring.life.set_activity(Activity.CALIBRATING, f"waiting for the transmitter's light: {e}")
             await asyncio.sleep(LIGHT_RETRY_S)
 
+    async def _ask(self, mode: LightMode, state: int, intensity: int, scale: float) -> None:
+        engine = self.operator.wiring.engine
+        assert isinstance(engine, BobEngine)
+        try:
+            async with asyncio.timeout(LIGHT_ANSWER_S):
+                await engine.request_light(mode, state, intensity, scale)
+        except Refused as e:
+            raise LightRefused(str(e)) from e
+        except TimeoutError:
+            raise LightRefused(f"no answer from the transmitter within {LIGHT_ANSWER_S:g} s") from None
+
 
 @dataclass
 class BobOperator(Operator):
     _batches: deque[tuple[BatchReport, float]] = field(default_factory=lambda: deque(maxlen=256))
-    _last_counts_s: float = -math.inf
+    _flagged: str | None = None
     lock: PhaseLock | None = None
 
     def graph(self) -> Graph:
@@ -71,8 +85,6 @@ class BobOperator(Operator):
     async def serve(self, module: Module, context: CalibrationContext) -> None:
         life = self.wiring.life
         life.set_activity(Activity.LOCKING, "interferometer phase at its calibrated set point")
-        delays = context.record("detector_delay")
-        self.wiring.use_delays(delays)
         self.lock = PhaseLock(self._lock_config(context), context.drive.power("phase"))
         self._batches.clear()
         life.set_operational(Operational.ENABLED, "calibrated; all loops check in")
@@ -112,13 +124,21 @@ class BobOperator(Operator):
         action = lock.update(now_s, total, ready=self.temperature_stable)
         if action.power_w != context.drive.power("phase"):
             await context.drive.set_power("phase", action.power_w)
-        if action.flag is not None:
-            self.wiring.flag_interval(action.flag)
+        self._flag(action.flag)
         self.wiring.report_lock(lock.report())
         if action.stage is Stage.FAULT:
             raise LoopFault(f"interferometer phase: {lock.report().why}")
         if action.request is not None:
             self.wiring.sweep_wanted.set()
+
+    def _flag(self, why: str | None) -> None:
+        """Kept out of the key by actuator facts only, from now until the flag goes."""
+        engine = self.wiring.engine
+        if self._flagged is not None and self._flagged != why:
+            engine.clear_flag(self._flagged)
+        if why is not None:
+            engine.flag_interval(why)
+        self._flagged = why
 
     async def _sweep_if_asked(self, module: Module, context: CalibrationContext) -> None:
         """A phase that was lost beyond the local search: stop keys, take the whole fringe again, go on."""
@@ -126,7 +146,7 @@ class BobOperator(Operator):
             self.wiring.sweep_wanted.clear()
             await self.wiring.sweep_wanted.wait()
             why = f"phase lost: {self.lock.report().why if self.lock else ''}"
-            self.wiring.stop_keying(why)
+            await self.wiring.stop_keying(why)
             self.wiring.life.set_operational(Operational.DEGRADED, why)
             self.wiring.life.set_activity(Activity.LOCKING, why)
             records = await bring_up(self.graph(), context, ["arm_phase"], ["arm_phase"])
@@ -134,7 +154,7 @@ class BobOperator(Operator):
             if self.lock is not None:
                 self.lock.recalibrated(self._lock_config(context), context.drive.power("phase"))
             self.wiring.life.set_operational(Operational.ENABLED, "phase found again")
-            self.wiring.start_keying()
+            self.wiring.life.set_activity(Activity.READY, "phase found again")
 
     def lock_report(self) -> LockReport | None:
         return self.lock.report() if self.lock else None

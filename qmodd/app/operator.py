@@ -241,10 +241,11 @@ class Operator(ABC):
         self.in_service = False
         self.wiring.life.set_operational(Operational.DISABLED, why)
         self.wiring.life.set_activity(Activity.SAFE, why)
-        self.wiring.stop_keying(why)
         module, self._module = self._module, None
         if module is not None:
             await self._safe_outputs(module, why)
+        await self.wiring.stop_keying(why)
+        if module is not None:
             await module.close()
 
     async def _safe_outputs(self, module: Module, why: str) -> None:
@@ -260,4 +261,3 @@ class Operator(ABC):
         for leaf in leaves(error):
             if not isinstance(leaf, EXPECTED):
                 log.error("internal error", exc_info=leaf)
-

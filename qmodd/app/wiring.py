@@ -19,7 +19,9 @@ from qmodd.control.loop import Loop, Scheduler
 from qmodd.control.phase_lock import LockReport
 from qmodd.door_core import DoorCore
 from qmodd.events import EventLog
-from qmodd.keys.engine_common import Engine
+from qmodd.keys.alice_engine import AliceEngine
+from qmodd.keys.bob_engine import BobEngine
+from qmodd.keys.settings import Phase
 from qmodd.lifecycle import Activity, LifeCycle
 from qmodd.messages import CalibrationRecord, Check, Event, SelftestReport, State
 from qmodd.module import Module
@@ -27,6 +29,7 @@ from qmodd.outbox import Outbox
 
 EVENT_LIFETIME_S = 30 * 86_400.0
 WATCH_S = 0.25
+STOP_KEYING_S = 0.5
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Wiring:
     factory: FactoryRecord
     module: Module
     heartbeat_s: float = 0.3
-    engine: Engine = field(init=False)
+    engine: AliceEngine | BobEngine = field(init=False)
     door: DoorCore = field(init=False)
     scheduler: Scheduler | None = None
     # Wanted by command or by configuration; `stop` clears it, and the engine is not started again until `start`.
@@ -126,22 +129,33 @@ class Wiring:
             for number, work in enumerate(beside):
                 group.create_task(work, name=f"beside keying {number}")
             while True:
-                self._follow_engine()
+                await self._follow_engine()
                 await asyncio.sleep(WATCH_S)
 
-    def _follow_engine(self) -> None:
+    async def _follow_engine(self) -> None:
         if self.life.activity not in (Activity.READY, Activity.KEYING):
             return
-        if self.keys_wanted:
-            self.engine.start_keying()
-        keying, why = self.engine.keying
-        if keying:
-            self.life.set_activity(Activity.KEYING, why)
+        status = self.engine.status
+        if self.keys_wanted and not status.wanted:
+            await self.engine.start_keying()
+        if status.phase is Phase.KEYING:
+            self.life.set_activity(Activity.KEYING, "distilling keys")
+        elif not self.keys_wanted:
+            self.life.set_activity(Activity.READY, self.why_not_wanted)
         else:
-            self.life.set_activity(Activity.READY, why if self.keys_wanted else self.why_not_wanted)
+            self.life.set_activity(Activity.READY, f"{status.phase}: {status.why}")
 
-    def stop_keying(self, why: str) -> None:
-        self.engine.stop_keying(why)
+    async def stop_keying(self, why: str) -> None:
+        """Bounded: what the engine has to send may be lost, the far side notices by itself."""
+        try:
+            async with asyncio.timeout(STOP_KEYING_S):
+                await self.engine.stop_keying(why)
+        except TimeoutError:
+            self.events.record("engine.stop_not_sent", {"why": why})
+
+    async def tell_peer(self) -> None:
+        """State of this module, for the far one's display."""
+        await self.engine.note(self.life.activity, self.life.why("activity"))
 
     def report_lock(self, report: LockReport) -> None:
         before, self.lock = self.lock, report

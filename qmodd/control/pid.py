@@ -79,8 +79,8 @@ class Pid:
         reach = g.slew_per_s * dt_s
         value = min(max(limited, self._last_output - reach), self._last_output + reach)
         if math.isfinite(g.ti_s):
-            tracking_s = math.sqrt(g.ti_s * g.td_s) if g.td_s > 0 else g.ti_s
-            lead_back = (value - wanted) * min(1.0, dt_s / tracking_s)
+            tracking_s = math.sqrt(g.ti_s * g.td_s) or g.ti_s
+            lead_back = (value - wanted) * dt_s / max(tracking_s, dt_s)
             self._integral += g.kp * error * dt_s / g.ti_s + lead_back
         self._last_output = value
         return PidOutput(value, saturated=wanted != limited, slewing=value != limited)

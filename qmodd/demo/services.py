@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 PR_SET_PDEATHSIG = 1
 
@@ -64,8 +65,7 @@ class Services:
             await asyncio.sleep(service.restart_s)
 
     async def _once(self, service: Service) -> int:
-        service.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(service.log, "ab") as log:
+        with _log_of(service) as log:
             service.process = await asyncio.create_subprocess_exec(
                 *service.argv,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -91,6 +91,11 @@ class Services:
                 self.report(f"{name} did not stop within {grace_s:g} s and was killed")
                 process.kill()
                 await process.wait()
+
+
+def _log_of(service: Service) -> IO[bytes]:
+    service.log.parent.mkdir(parents=True, exist_ok=True)
+    return open(service.log, "ab")
 
 
 def tail(path: Path, lines: int = 25) -> str:

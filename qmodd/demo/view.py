@@ -82,7 +82,7 @@ class View:
 
     def _event(self, module: ModuleView, body: dict[str, Any]) -> None:
         fields = body.get("fields", {})
-        if body.get("event") == "block.committed":
+        if body.get("event") == "block.kept":
             module.blocks.append(fields)
             if module.name == "alice":
                 self.say(

@@ -83,7 +83,7 @@ class AliceDistiller:
         round_ = await self._claim(talk)
         counts = await self._open(talk, raw, round_)
         bits = raw.sifted.z_bits
-        ledger, qber = await self._correct(talk, raw, counts, bits)
+        ledger = await self._correct(talk, raw, counts, bits)
         counts, share = await self._verify(talk, raw, counts, ledger, bits)
         helped = 1.1 if ledger.frames_helped else 1.0
         self.qber = min(_MOST_QBER, max(_LEAST_QBER, helped * counts.qber_z))
@@ -93,14 +93,29 @@ class AliceDistiller:
         secret = SecretBits(await self.desk.kernels.amplify(bits, seed, share.used), share.used)
         now = self.desk.clock.utc()
         later = now + timedelta(seconds=self.desk.settings.lifetime_s)
-        record = make_record(self.desk, raw, "alice", Outcome(
-            uuid=str(self.desk.randomness.uuid()), round=round_, counts=counts, share=share,
-            leak_bits=ledger.leak_bits, frames=Plan.make(len(bits), qber).frames, frames_helped=ledger.frames_helped,
-            eps_auth=talk.eps_auth(), seed=seed, allocations=len(self.desk.journal.store.recipients),
-            created=now.timestamp(), not_after=later.timestamp()))
+        record = make_record(
+            self.desk,
+            raw,
+            "alice",
+            Outcome(
+                uuid=str(self.desk.randomness.uuid()),
+                round=round_,
+                counts=counts,
+                share=share,
+                leak_bits=ledger.leak_bits,
+                frames=ledger.frames,
+                frames_helped=ledger.frames_helped,
+                eps_auth=talk.eps_auth(),
+                seed=seed,
+                allocations=len(self.desk.journal.store.recipients),
+                created=now.timestamp(),
+                not_after=later.timestamp(),
+            ),
+        )
         await self.desk.blocking(self.desk.journal.prepare, record, secret)
-        await talk.send(Prepare(raw.run, raw.block, UUID(record.uuid).bytes, record.created, record.not_after,
-                                record.allocations))
+        await talk.send(
+            Prepare(raw.run, raw.block, UUID(record.uuid).bytes, record.created, record.not_after, record.allocations)
+        )
         await talk.send_tag(1)
         return record
 
@@ -120,8 +135,9 @@ class AliceDistiller:
         check_hope(self.desk, raw, counts)
         return counts
 
-    async def _correct(self, talk: Conversation, raw: RawBlock, counts: BlockCounts, bits: npt.NDArray[np.uint8]
-                       ) -> tuple[HelpLedger, float]:
+    async def _correct(
+        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, bits: npt.NDArray[np.uint8]
+    ) -> HelpLedger:
         qber = self.qber or min(_MOST_QBER, max(_LEAST_QBER, counts.qber_x))
         ledger = HelpLedger(Plan.make(len(bits), qber))
         await talk.send(Syndrome(raw.run, raw.block, qber, await self.desk.kernels.syndromes(bits, qber)))
@@ -131,13 +147,14 @@ class AliceDistiller:
                 raise BlockAborted("malformed request for help")
             wanted = tuple(zip(message.frames, message.rounds, strict=True))
             if not wanted:
-                return ledger, qber
+                return ledger
             ledger.add(wanted)
             pieces = await self.desk.kernels.disclose(bits, qber, wanted)
             await talk.send(FrameHelp(raw.run, raw.block, pieces))
 
-    async def _verify(self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger,
-                      bits: npt.NDArray[np.uint8]) -> tuple[BlockCounts, Share]:
+    async def _verify(
+        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, bits: npt.NDArray[np.uint8]
+    ) -> tuple[BlockCounts, Share]:
         key = self.desk.randomness.bytes(KEY_BYTES)
         await talk.send(Verify(raw.run, raw.block, key, await self.desk.kernels.verification_tag(key, bits)))
         result = await talk.expect(Result)
@@ -147,8 +164,10 @@ class AliceDistiller:
         counts = with_m_z(counts, result.m_z)
         share = decide(self.desk, raw, counts, ledger.leak_bits)
         if (result.leak, result.length) != (ledger.leak_bits, share.length.length_bits):
-            raise BlockAborted(f"the sides disagree: leak {ledger.leak_bits} and {result.leak} bits, length "
-                               f"{share.length.length_bits} and {result.length} bits")
+            raise BlockAborted(
+                f"the sides disagree: leak {ledger.leak_bits} and {result.leak} bits, length "
+                f"{share.length.length_bits} and {result.length} bits"
+            )
         return counts, share
 
     async def _finish(self, talk: Conversation, record: BlockRecord) -> None:

@@ -85,11 +85,6 @@ class FrameFilter:
         self._received = 0
         self.counters = FilterCounters()
 
-    @property
-    def confirmed(self) -> bool:
-        """The far end has shown that it holds the session's keys."""
-        return self._received > 0
-
     def seal(self, message: bytes) -> bytes:
         head = _FRAME + self._sent.to_bytes(_SEQ_BYTES, "big")
         self._sent += 1
@@ -127,7 +122,7 @@ TOKEN_BYTES = 16
 
 @dataclass
 class Transcript:
-    """Everything both sides said about one block, in each direction's own order (so that pipelining does not matter)."""
+    """Everything both sides said about one block, each direction in its own order: pipelining does not matter."""
 
     said: tuple[list[bytes], list[bytes]] = field(default_factory=lambda: ([], []))
 

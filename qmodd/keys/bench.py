@@ -47,8 +47,9 @@ class Bench:
     def open_frames(self, gates: Gates, holdoff: int, delays_ps: tuple[float, float, float], first_slot: int) -> None:
         self._frames = FrameBuilder(gates, holdoff, delays_ps, first_slot)
 
-    def accept(self, t: Int64s, channel: Bits, to_ps: int, clock: FrameClock, lost_ps: Sequence[tuple[int, int]],
-               drop: Int64s) -> FrameBatch:
+    def accept(
+        self, t: Int64s, channel: Bits, to_ps: int, clock: FrameClock, lost_ps: Sequence[tuple[int, int]], drop: Int64s
+    ) -> FrameBatch:
         if self._frames is None:
             raise NotOpen("the frame builder is gone")
         return self._frames.push(t, channel, to_ps, clock, self._random.bytes, lost_ps=lost_ps, drop=drop)

@@ -1,6 +1,6 @@
-"""From sifted batches to blocks that close at exactly n_Z Z detections; the same code, hence the same cut, on both sides.
+"""From sifted batches to blocks that close at exactly n_Z Z detections.
 
-Also the record of intervals that are kept out of the key.
+Both sides run the same code, hence make the same cut. Also the record of intervals that are kept out of the key.
 """
 
 from __future__ import annotations

@@ -85,12 +85,29 @@ class BobDistiller:
         await talk.check_tag(1)
         recipients = len(self.desk.journal.store.recipients)
         if prepare.allocations != recipients:
-            raise BlockAborted(f"{prepare.allocations} recipients at the far site, {recipients} at this one: keys "
-                               "belong to pairs of recipients")
-        record = make_record(self.desk, raw, "bob", Outcome(
-            uuid=str(UUID(bytes=prepare.uuid)), round=round_, counts=counts, share=share, leak_bits=ledger.leak_bits,
-            frames=Plan.make(len(bits), self._qber).frames, frames_helped=ledger.frames_helped, eps_auth=eps_auth,
-            seed=seed.seed, allocations=prepare.allocations, created=prepare.created, not_after=prepare.not_after))
+            raise BlockAborted(
+                f"{prepare.allocations} recipients at the far site, {recipients} at this one: keys "
+                "belong to pairs of recipients"
+            )
+        record = make_record(
+            self.desk,
+            raw,
+            "bob",
+            Outcome(
+                uuid=str(UUID(bytes=prepare.uuid)),
+                round=round_,
+                counts=counts,
+                share=share,
+                leak_bits=ledger.leak_bits,
+                frames=ledger.frames,
+                frames_helped=ledger.frames_helped,
+                eps_auth=eps_auth,
+                seed=seed.seed,
+                allocations=prepare.allocations,
+                created=prepare.created,
+                not_after=prepare.not_after,
+            ),
+        )
         await self.desk.blocking(self.desk.journal.prepare, record, secret)
         return record
 
@@ -100,8 +117,9 @@ class BobDistiller:
         await self.desk.blocking(pool.claim, close.round)
         talk.authentication = BlockAuthentication(pool, self.desk.settings.link_id, close.round, talk.transcript)
         if (close.n_z, close.n_x) != (counts.n_z, counts.n_x):
-            raise BlockAborted(f"the sides count differently: Z {close.n_z} and {counts.n_z}, X {close.n_x} and "
-                               f"{counts.n_x}")
+            raise BlockAborted(
+                f"the sides count differently: Z {close.n_z} and {counts.n_z}, X {close.n_x} and {counts.n_x}"
+            )
         await talk.send(XErrors(raw.run, raw.block, counts.m_x))
         check_hope(self.desk, raw, counts)
         return close.round, counts
@@ -111,7 +129,6 @@ class BobDistiller:
         message = await talk.expect(Syndrome)
         if not 0.0 < message.qber < 0.5:
             raise BlockAborted(f"a code for QBER {message.qber:g} does not exist")
-        self._qber = message.qber
         ledger = HelpLedger(Plan.make(len(before), message.qber))
         wanted = await kernels.correct(before, message.qber, message.data)
         while True:
@@ -125,8 +142,9 @@ class BobDistiller:
                 raise BlockAborted("help for other frames than were asked for")
             wanted = await kernels.assist(wanted, answer.pieces)
 
-    async def _verify(self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, bits: Bits
-                      ) -> Share:
+    async def _verify(
+        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, bits: Bits
+    ) -> Share:
         verify = await talk.expect(Verify)
         tag = await self.desk.kernels.verification_tag(verify.key, bits)
         if not tags_equal(tag, verify.tag):

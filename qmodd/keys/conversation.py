@@ -1,4 +1,4 @@
-"""What both sides do alike while they distil one block: talk, keep the transcript, count the leak, decide the length."""
+"""What both sides do alike while they distil one block: talk, keep the transcript, count the leak, decide."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Conversation:
             return message, data
 
     async def abort(self, why: str) -> None:
-        await self._send(Abort(self.raw.run, self.raw.block, why[:protocol.MAX_TEXT]))
+        await self._send(Abort(self.raw.run, self.raw.block, why[: protocol.MAX_TEXT]))
 
     async def send_tag(self, phase: int) -> None:
         tag = self._auth().tag(self.me, phase)
@@ -132,6 +132,10 @@ class HelpLedger:
         self._plan = plan
         self._round: dict[int, int] = {}
         self.leak_bits = plan.syndrome_bits + TAG_BITS
+
+    @property
+    def frames(self) -> int:
+        return self._plan.frames
 
     @property
     def frames_helped(self) -> int:
@@ -187,8 +191,10 @@ def decide(desk: Desk, raw: RawBlock, counts: BlockCounts, leak_bits: int) -> Sh
     replenish = 8 * plan.replenish_bytes
     keys = (length.length_bits - replenish) // plan.key_bits
     if keys < 1:
-        why = length.why_zero or (f"{length.length_bits} secret bits are too few for {replenish} bits of "
-                                  f"authentication and one key of {plan.key_bits} bits")
+        why = length.why_zero or (
+            f"{length.length_bits} secret bits are too few for {replenish} bits of "
+            f"authentication and one key of {plan.key_bits} bits"
+        )
         raise BlockAborted(why)
     return Share(length, replenish, keys, plan.key_bits)
 
@@ -222,14 +228,38 @@ class Outcome:
 def make_record(desk: Desk, raw: RawBlock, role: str, o: Outcome) -> BlockRecord:
     plan, slots = raw.plan, raw.sifted.slots
     return BlockRecord(
-        uuid=o.uuid, role=role, link=desk.settings.link_id, run=raw.run, block=raw.block, round=o.round,
-        proof=plan.proof, n_z=o.counts.n_z, m_z=o.counts.m_z, n_x=o.counts.n_x, m_x=o.counts.m_x, mu=raw.mu,
-        leak_bits=o.leak_bits, length_bits=o.share.length.length_bits, replenish_bits=o.share.replenish,
-        key_bits=o.share.key_bits, keys=o.share.keys, dropped_bits=o.share.dropped, frames=o.frames,
-        frames_helped=o.frames_helped, eps_sec=plan.eps_sec, eps_cor=plan.eps_cor, eps_auth=o.eps_auth,
-        seed_sha256=mac.digest(o.seed).hex(), calibration=plan.calibration, allocations=o.allocations,
-        first_slot=int(slots[0]), end_slot=int(slots[-1]) + 1, created=o.created, not_after=o.not_after,
-        seconds=max(0.0, desk.clock.monotonic() - raw.began))
+        uuid=o.uuid,
+        role=role,
+        link=desk.settings.link_id,
+        run=raw.run,
+        block=raw.block,
+        round=o.round,
+        proof=plan.proof,
+        n_z=o.counts.n_z,
+        m_z=o.counts.m_z,
+        n_x=o.counts.n_x,
+        m_x=o.counts.m_x,
+        mu=raw.mu,
+        leak_bits=o.leak_bits,
+        length_bits=o.share.length.length_bits,
+        replenish_bits=o.share.replenish,
+        key_bits=o.share.key_bits,
+        keys=o.share.keys,
+        dropped_bits=o.share.dropped,
+        frames=o.frames,
+        frames_helped=o.frames_helped,
+        eps_sec=plan.eps_sec,
+        eps_cor=plan.eps_cor,
+        eps_auth=o.eps_auth,
+        seed_sha256=mac.digest(o.seed).hex(),
+        calibration=plan.calibration,
+        allocations=o.allocations,
+        first_slot=int(slots[0]),
+        end_slot=int(slots[-1]) + 1,
+        created=o.created,
+        not_after=o.not_after,
+        seconds=max(0.0, desk.clock.monotonic() - raw.began),
+    )
 
 
 def with_m_z(counts: BlockCounts, m_z: tuple[int, ...]) -> BlockCounts:

@@ -2,9 +2,9 @@
 
 A slot is live if no detector clicked in the H slots before it. A live slot is accepted if all its clicks lie in gates
 of one basis: Z: DZ in bin 0 or 1; X: DX0 or DX1 in bin 1 (both: random bit). A click outside every gate, or in a
-satellite bin, drops the slot. Clicks in gates of both bases (a cross click) give the slot a random basis and a random bit, which
-is what a passive choice of basis owes to a proof that assumes an active one. Unequal dead times of the detectors would
-otherwise make basis and bit depend on history.
+satellite bin, drops the slot. Clicks in gates of both bases (a cross click) give the slot a random basis and a random
+bit, which is what a passive choice of basis owes to a proof that assumes an active one. Unequal dead times of the
+detectors would otherwise make basis and bit depend on history.
 """
 
 from __future__ import annotations

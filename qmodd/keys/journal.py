@@ -39,8 +39,7 @@ class Journal:
         finally:
             secret.wipe()
         with self.store.database.transaction() as db:
-            db.execute("INSERT INTO journal VALUES (?, ?, ?, ?)",
-                       (uuid.bytes, record.round, record.to_json(), sealed))
+            db.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (uuid.bytes, record.round, record.to_json(), sealed))
 
     def commit(self, uuid: UUID) -> BlockRecord | None:
         """The block becomes keys, and its share goes to the pool, at once. Repeating it changes nothing.
@@ -54,7 +53,7 @@ class Journal:
         if not isinstance(sealed, bytes):
             raise ValueError("journal: a prepared block has no material")
         secret = self.store.unseal(sealed, b"journal|" + uuid.bytes)
-        share, keys = secret[:record.replenish_bits // 8], secret[record.replenish_bits // 8:]
+        share, keys = secret[: record.replenish_bits // 8], secret[record.replenish_bits // 8 :]
         with wiped(secret, share, keys):
             end = self.pool.stage(share, record.round)
             with self.store.database.transaction() as db:

@@ -38,12 +38,14 @@ class Kernels(ABC):
         """Stop whatever was started."""
         return None
 
-    async def open_frames(self, gates: Gates, holdoff: int, delays_ps: tuple[float, float, float], first_slot: int
-                          ) -> None:
+    async def open_frames(
+        self, gates: Gates, holdoff: int, delays_ps: tuple[float, float, float], first_slot: int
+    ) -> None:
         await self._call("open_frames", gates, holdoff, delays_ps, first_slot)
 
-    async def accept(self, t: Int64s, channel: Bits, to_ps: int, clock: FrameClock, lost_ps: Sequence[tuple[int, int]],
-                     drop: Int64s) -> FrameBatch:
+    async def accept(
+        self, t: Int64s, channel: Bits, to_ps: int, clock: FrameClock, lost_ps: Sequence[tuple[int, int]], drop: Int64s
+    ) -> FrameBatch:
         batch: FrameBatch = await self._call("accept", t, channel, to_ps, clock, tuple(lost_ps), drop)
         return batch
 
@@ -51,8 +53,9 @@ class Kernels(ABC):
         found: SyncResult | SyncRefused = await self._call("acquire", tags_dz, period_ps, bin_ps)
         return found
 
-    async def fold_delays(self, tags: Int64s, channels: Bits, clock: FrameClock, bin_ps: float
-                          ) -> FoldResult | SyncRefused:
+    async def fold_delays(
+        self, tags: Int64s, channels: Bits, clock: FrameClock, bin_ps: float
+    ) -> FoldResult | SyncRefused:
         found: FoldResult | SyncRefused = await self._call("fold_delays", tags, channels, clock, bin_ps)
         return found
 

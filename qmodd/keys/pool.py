@@ -1,4 +1,4 @@
-"""The authentication pool: shared secret bits addressed by (direction, round, phase), used once, refilled from own keys.
+"""The authentication pool: shared secret bits addressed by (direction, round, phase), used once, then refilled.
 
 It starts as a pre-shared file of at least 64 KiB brought by hand. One *round* serves one block, whether it becomes a
 key or not. That a round is used is durable before its first tag leaves; a round is never given twice. Every committed
@@ -103,8 +103,10 @@ class Pool:
         """Forget rounds that the peer may have used. Raises PoolRefused if that is too far ahead to be our peer."""
         mine = self.next_round
         if round_ > mine + MAX_SKIP:
-            raise PoolRefused(f"authentication pool: the peer is at round {round_}, this module at {mine}; "
-                              "they are not the same pool: re-key the pair")
+            raise PoolRefused(
+                f"authentication pool: the peer is at round {round_}, this module at {mine}; "
+                "they are not the same pool: re-key the pair"
+            )
         if round_ > mine:
             self._use(round_)
 
@@ -148,11 +150,11 @@ class Pool:
         part = data[:room]
         with wiped(part):
             at = written % self.capacity
-            first = part[:self.capacity - at]
+            first = part[: self.capacity - at]
             with wiped(first):
                 os.pwrite(self._fd, first, SECRET_BYTES + at)
                 if len(first) < len(part):
-                    os.pwrite(self._fd, bytes(part[len(first):]), SECRET_BYTES)
+                    os.pwrite(self._fd, bytes(part[len(first) :]), SECRET_BYTES)
             os.fsync(self._fd)
             return written + len(part)
 

@@ -51,13 +51,10 @@ class Session:
         self._sending = asyncio.Lock()
         self.peer_serial = ""
         self.refused = ""
+        # The far end's HELLO ended a session and has opened the next one already: no `open` is due.
+        self.restarted = False
         self.forged = 0
         self.replayed = 0
-
-    @property
-    def fresh(self) -> bool:
-        """A handshake is done and nothing of its session has been received yet."""
-        return self._filter is not None and not self._filter.confirmed
 
     async def open(self) -> None:
         """Handshake, from the beginning. Raises ChannelDown. Waits as long as the far end does not answer."""
@@ -80,6 +77,7 @@ class Session:
 
     def close(self) -> None:
         """The session is over; the next one begins with `open`."""
+        self.restarted = False
         self._leave()
 
     async def send(self, message: Message | bytes) -> None:
@@ -115,6 +113,7 @@ class Session:
                 self._nonce = self._random.bytes(NONCE_BYTES)
                 self._adopt(hello.nonce)
                 await self._channel.send(self._sealed_hello(hello.nonce))
+        self.restarted = True
         raise SessionBroken("the far end began a new session")
 
     def _hello(self, frame: bytes) -> Hello | None:

@@ -82,8 +82,16 @@ class LightServer(Protocol):
 class LengthRule(Protocol):
     """Key length of a block; `estimation.key_length_interval` outside of tests."""
 
-    def __call__(self, proof: Proof, counts: BlockCounts, mu_intervals: Sequence[tuple[float, float]],
-                 p_mu: Sequence[float], eps_sec: float, eps_cor: float, leak_bits: int) -> KeyLength: ...
+    def __call__(
+        self,
+        proof: Proof,
+        counts: BlockCounts,
+        mu_intervals: Sequence[tuple[float, float]],
+        p_mu: Sequence[float],
+        eps_sec: float,
+        eps_cor: float,
+        leak_bits: int,
+    ) -> KeyLength: ...
 
 
 class Phase(StrEnum):

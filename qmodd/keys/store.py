@@ -102,8 +102,9 @@ class Database:
 class KeyStore:
     """Blocks and keys of one module. `recipients` are this site's, in the order of their allocation."""
 
-    def __init__(self, database: Database, kek: bytearray, link: str, recipients: Sequence[str], randomness: Randomness
-                 ) -> None:
+    def __init__(
+        self, database: Database, kek: bytearray, link: str, recipients: Sequence[str], randomness: Randomness
+    ) -> None:
         if len(kek) != KEK_BYTES:
             raise StoreRefused(f"key-encryption key of {len(kek)} bytes; it must have {KEK_BYTES}")
         self.database = database
@@ -145,26 +146,41 @@ class KeyStore:
             data_key = bytearray(self._random.bytes(KEK_BYTES))
             with wiped(data_key):
                 wrapped = self.seal(data_key, b"data-key|" + block.bytes)
-                db.execute("INSERT INTO blocks (uuid, seq, record, data_key) VALUES (?, ?, ?, ?)",
-                           (block.bytes, seq, record.to_json(), wrapped))
+                db.execute(
+                    "INSERT INTO blocks (uuid, seq, record, data_key) VALUES (?, ?, ?, ?)",
+                    (block.bytes, seq, record.to_json(), wrapped),
+                )
                 for number in range(record.keys):
-                    key = key_data[number * size:(number + 1) * size]
+                    key = key_data[number * size : (number + 1) * size]
                     with wiped(key):
                         self._add_key(db, record, seq, number, key, data_key)
             self._count(db, KeyState.DISTILLED, record.keys)
             self._count(db, "created", record.keys)
         return True
 
-    def _add_key(self, db: sqlite3.Connection, record: BlockRecord, seq: int, number: int, key: bytearray,
-                 data_key: bytearray) -> None:
+    def _add_key(
+        self, db: sqlite3.Connection, record: BlockRecord, seq: int, number: int, key: bytearray, data_key: bytearray
+    ) -> None:
         block = UUID(record.uuid)
         name = key_id(block, number)
-        sealed = mac.seal(data_key, self._random.bytes(_NONCE), key,
-                          self._associated(name, KeyState.DISTILLED, record.not_after))
+        sealed = mac.seal(
+            data_key, self._random.bytes(_NONCE), key, self._associated(name, KeyState.DISTILLED, record.not_after)
+        )
         recipient = self.recipients[number % max(1, record.allocations) % len(self.recipients)]
-        db.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                   (name.bytes, block.bytes, seq, number, recipient, record.key_bits, KeyState.DISTILLED,
-                    record.not_after, sealed))
+        db.execute(
+            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                name.bytes,
+                block.bytes,
+                seq,
+                number,
+                recipient,
+                record.key_bits,
+                KeyState.DISTILLED,
+                record.not_after,
+                sealed,
+            ),
+        )
 
     def _associated(self, name: UUID, state: KeyState, not_after: float) -> bytes:
         return f"{name}|{self._link}|{state}|{not_after!r}".encode()
@@ -214,8 +230,9 @@ class KeyStore:
     def expire(self, now: float) -> list[UUID]:
         """Keys whose lifetime is over at `now` (UTC, s) and that no recipient holds. The caller makes sure that its
         clock is synchronised: a lifetime is never judged by a clock that is not."""
-        rows = self.database.rows("SELECT id FROM keys WHERE not_after < ? AND state IN (?, ?)", now,
-                                  KeyState.DISTILLED, KeyState.DELIVERED)
+        rows = self.database.rows(
+            "SELECT id FROM keys WHERE not_after < ? AND state IN (?, ?)", now, KeyState.DISTILLED, KeyState.DELIVERED
+        )
         return self._move([_uuid(r[0]) for r in rows], KeyState.EXPIRED)
 
     def purge(self, before: float) -> int:
@@ -232,7 +249,11 @@ class KeyStore:
         """
         rows = self.database.rows(
             "SELECT id, block, bits, not_after, sealed FROM keys WHERE state = ? AND recipient = ? "
-            "ORDER BY seq, number LIMIT ?", KeyState.DISTILLED, recipient, n)
+            "ORDER BY seq, number LIMIT ?",
+            KeyState.DISTILLED,
+            recipient,
+            n,
+        )
         same = [r for r in rows if r[2] == rows[0][2]]
         out: list[tuple[UUID, bytearray]] = []
         for raw_id, block, _, not_after, sealed in same:
@@ -264,7 +285,8 @@ class KeyStore:
         found: dict[int, str] = {}
         for name in ids:
             for seq, record in self.database.rows(
-                    "SELECT b.seq, b.record FROM blocks b JOIN keys k ON k.block = b.uuid WHERE k.id = ?", name.bytes):
+                "SELECT b.seq, b.record FROM blocks b JOIN keys k ON k.block = b.uuid WHERE k.id = ?", name.bytes
+            ):
                 found[int(str(seq))] = str(record)
         return [BlockRecord.from_json(found[seq]) for seq in sorted(found)]
 

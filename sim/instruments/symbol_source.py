@@ -4,7 +4,8 @@ Symbols stay in the device: each slot sent in KEY mode is answered once, then er
 
 Answer block, little-endian, 32-byte header and two slots a byte, low nibble first:
 0 'QSY1' | 4 u16 32 | 6 u16 flags (1: some slots not valid) | 8 u64 first slot asked | 16 u32 slots | 20 u32 run |
-24 u32 0 | 28 u32 CRC-32 of header bytes 0..27 and the nibbles. Nibble: bit 0 basis (1 X), 1 value, 2 decoy, 3 not valid.
+24 u32 0 | 28 u32 CRC-32 of header bytes 0..27 and the nibbles. Nibble: bit 0 basis (1 X), 1 value, 2 decoy, 3 not
+valid.
 Request block: u64 first slot, u32 gaps to each next.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.ports import SourcePort
-from sim.scpi import Argument, Block, ScpiError, ScpiInstrument, block, boolean, integer, number, word
+from sim.scpi import Argument, Block, ScpiError, ScpiInstrument, block, boolean, integer, number, pair, word
 
 Slots = npt.NDArray[np.int64]
 
@@ -51,9 +52,9 @@ class ReadOnce:
                     fresh &= batch[at] != slots
         taken = slots[fresh]
         if len(taken):
-            at = bisect.bisect(self._firsts, int(taken[0]))
-            self._firsts.insert(at, int(taken[0]))
-            self._batches.insert(at, taken)
+            place = bisect.bisect(self._firsts, int(taken[0]))
+            self._firsts.insert(place, int(taken[0]))
+            self._batches.insert(place, taken)
             self._last = max(self._last, int(taken[-1]))
         return fresh
 
@@ -109,11 +110,11 @@ class SymbolSource(ScpiInstrument):
         add("OUTPut:RANDomiser:RMS?", lambda: f"{self._randomiser_rms():.4f}")
         add("SYMBol:RUN", self._run_symbols)
         add("SYMBol:STOP", self._stop)
-        add("SYMBol:RUN?", lambda: "%d,%d" % port.run_now())
+        add("SYMBol:RUN?", lambda: pair(port.run_now()))
         add("SYMBol:MODE", self._set_mode, 1, 3)
         add("SYMBol:MODE?", self._mode)
         add("SYMBol:MODE:AT", self._set_mode_at, 2, 4)
-        add("SYMBol:MEMory?", lambda: "%d,%d" % self._window())
+        add("SYMBol:MEMory?", lambda: pair(self._window()))
         add("SYMBol:READ?", self._read_symbols, 1)
         add("SYMBol:FREE", self._free, 1)
         add("SYMBol:RANGe?", self._range, 2)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.ports import TaggerPort
-from sim.scpi import Argument, ScpiError, ScpiInstrument, block, integer, number
+from sim.scpi import Argument, ScpiError, ScpiInstrument, block, integer, number, pair
 
 Records = npt.NDArray[np.uint64]
 
@@ -45,7 +45,7 @@ def marker(kind: int, time_or_count: int, channel: int = 0) -> Records:
 
 
 class Fifo:
-    """The device's memory. When it is full an 'overflow begin' goes in, and clicks are only counted until the next read."""
+    """The device's memory. When full it takes an 'overflow begin' and only counts clicks until the next read."""
 
     def __init__(self, capacity: int = FIFO_RECORDS) -> None:
         self._capacity = capacity
@@ -84,7 +84,8 @@ class Fifo:
         out, rest = everything[:limit], everything[limit:]
         self._parts = [rest] if len(rest) else []
         self.waiting = len(rest)
-        return out, ended, int(rest[0]) & TIME_MASK if len(rest) else None
+        timed = rest[rest >> np.uint64(60) != KIND_MISSED]  # a 'missed' record has a count where others have a time
+        return out, ended, int(timed[0]) & TIME_MASK if len(rest) else None
 
     def _append(self, part: Records) -> None:
         self._parts.append(part)
@@ -112,7 +113,7 @@ class TimeTagger(ScpiInstrument):
         add("TAGS:DEPTh?", lambda: str(fifo_records))
         add("TAGS:LOST?", lambda: str(self._pulled().lost))
         add("TAGS:GATE", self._set_gate, 2)
-        add("TAGS:GATE?", lambda: "%d,%d" % self._gate)
+        add("TAGS:GATE?", lambda: pair(self._gate))
         add("COUNt?", self._counts)
         add("COUNt:RATE?", self._rates)
         add("STATus:QUEStionable?", lambda: str(int(self.reference_unlocked)))

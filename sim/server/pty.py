@@ -23,12 +23,17 @@ SHORTEST_WAIT_S = 1e-4
 
 
 class SerialTwin(Protocol):
-    """An instrument on a serial line. `due`: world time, s, at which a delayed reply can be taken; None without one."""
+    """An instrument on a serial line or a TCP connection.
+
+    `due`: world time, s, at which a delayed reply can be taken; None without one. `present`: False while unplugged.
+    """
 
     def feed(self, data: bytes, /) -> None: ...
     def take(self) -> bytes: ...
     @property
     def due(self) -> float | None: ...
+    @property
+    def present(self) -> bool: ...
 
 
 class Wire:
@@ -63,7 +68,9 @@ class Wire:
 
 
 class PtyEndpoint:
-    """A pty, reachable by a link, over one twin. Runs on the loop that `start` is called from.
+    """A pty, reachable by a link, over one twin. Runs on the loop that `start` is called from; `poll` it now and then.
+
+    An instrument that is unplugged hangs up, as a USB adapter does, and comes back as another pty.
 
     baud: simulate the time that bytes take on the line; None: none. speed: world seconds a real second.
     """
@@ -96,7 +103,8 @@ class PtyEndpoint:
         asyncio.get_running_loop().add_reader(master, self._readable, master)
 
     def close(self) -> None:
-        """Hang up: the user's reads and writes fail from now on. The link stays, so that a restart can replace it."""
+        """Hang up: the user's reads and writes fail from now on, and the link leads nowhere."""
+        self._disarm()
         if self._descriptors is None:
             return
         master, slave = self._descriptors
@@ -104,15 +112,16 @@ class PtyEndpoint:
         loop = asyncio.get_running_loop()
         loop.remove_reader(master)
         loop.remove_writer(master)
-        if self._timer is not None:
-            self._timer.cancel()
         os.close(slave)
         os.close(master)
 
     def poll(self) -> None:
         """Pass on what the instrument has to say by now, and arrange to look again when more is due."""
-        if self._descriptors is None:
+        if not self._twin.present:
+            self.close()
             return
+        if self._descriptors is None:
+            self.start()  # plugged in again
         now = self._clock.now()
         data = self._twin.take()
         if data:
@@ -134,13 +143,16 @@ class PtyEndpoint:
         self.poll()
 
     def _arm(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
         times = [t for t in (self._twin.due, self._wire.due) if t is not None]
         if times:
             wait = max(SHORTEST_WAIT_S, (min(times) - now) / self._speed)
             self._timer = asyncio.get_running_loop().call_later(wait, self.poll)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _flush(self) -> None:
         if self._descriptors is None:

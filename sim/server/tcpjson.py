@@ -31,6 +31,7 @@ class TcpCommandServer:
         self._clock = clock
         self._speed = speed
         self._listening = Listening(self._serve)
+        self._clients: set[asyncio.StreamWriter] = set()
         self._last: asyncio.StreamWriter | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -44,6 +45,10 @@ class TcpCommandServer:
 
     def poll(self) -> None:
         """Pass on what the instrument has to say by now, and arrange to look again when more is due."""
+        if not self._twin.present:
+            self._disarm()
+            self._reset_clients()
+            return
         data = self._twin.take()
         if data and self._last is not None and not self._last.is_closing():
             self._last.write(data)
@@ -52,7 +57,13 @@ class TcpCommandServer:
             wait = max(SHORTEST_WAIT_S, (self._twin.due - self._clock.now()) / self._speed)
             self._timer = asyncio.get_running_loop().call_later(wait, self.poll)
 
+    def _reset_clients(self) -> None:
+        """The instrument lost its supply: connections are reset, new ones too as soon as they speak."""
+        for client in self._clients:
+            client.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
         try:
             while data := await reader.read(1 << 16):
                 self._last = writer
@@ -60,6 +71,7 @@ class TcpCommandServer:
                 self.poll()
                 await writer.drain()
         finally:
+            self._clients.discard(writer)
             if self._last is writer:
                 self._last = None
 

@@ -12,7 +12,9 @@ from drivers.quantity import Limits, Quantity
 
 def test_refusal_names_output_value_limit_and_unit() -> None:
     q = Quantity("heaters.phase", Limits("A", 0.0, 0.033, 0.0))
-    with pytest.raises(OutOfRange, match=r"heaters\.phase: 0\.05 A is above the upper limit 0\.033 A; nothing was written"):
+    with pytest.raises(
+        OutOfRange, match=r"heaters\.phase: 0\.05 A is above the upper limit 0\.033 A; nothing was written"
+    ):
         q.admit(0.05, 0.0)
     with pytest.raises(OutOfRange, match=r"-0\.001 A is below the lower limit 0 A"):
         q.admit(-0.001, 0.0)

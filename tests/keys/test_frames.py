@@ -118,6 +118,14 @@ def test_rule_equals_slow_reference_over_any_batches(clicks, holdoff, delays, fl
     assert all(a.end_slot == b.first_slot for a, b in pairwise(batches))
 
 
+def use_uncompiled(monkeypatch):
+    for name in ("place_clicks", "count_live", "read_slot", "accept_slots"):
+        plain = getattr(acceptance, name).py_func
+        monkeypatch.setattr(acceptance, name, plain)
+        if hasattr(frames, name):
+            monkeypatch.setattr(frames, name, plain)
+
+
 def test_compiled_and_uncompiled_kernels_agree(monkeypatch):
     rng = np.random.default_rng(3)
     slots = clicked_slots(0, 3000, 0.2, rng)
@@ -148,11 +156,7 @@ def test_compiled_and_uncompiled_kernels_agree(monkeypatch):
         return bytes((37 * i + 11) % 256 for i in range(n))
 
     compiled = once()
-    for name in ("place_clicks", "count_live", "read_slot", "accept_slots"):
-        plain = getattr(acceptance, name).py_func
-        monkeypatch.setattr(acceptance, name, plain)
-        if hasattr(frames, name):
-            monkeypatch.setattr(frames, name, plain)
+    use_uncompiled(monkeypatch)
     plain = once()
     for a, b in zip(compiled, plain, strict=True):
         assert a.counters == b.counters
@@ -163,7 +167,10 @@ def test_compiled_and_uncompiled_kernels_agree(monkeypatch):
     assert total(compiled).satellites[3] > 0
 
 
-def test_cross_and_double_clicks_take_the_bits_they_are_given():
+@pytest.mark.parametrize("compiled", [True, False])
+def test_cross_and_double_clicks_take_the_bits_they_are_given(compiled, monkeypatch):
+    if not compiled:
+        use_uncompiled(monkeypatch)
     # slot 10: DZ early and DX1 middle; slot 30: DX0 and DX1 middle; slot 50: DX1 alone, slot 70: DX0 alone
     t = np.array([10 * T, 10 * T + 800, 30 * T + 800, 30 * T + 801, 50 * T + 800, 70 * T + 800], np.int64)
     channel = np.array([0, 2, 1, 2, 2, 1], np.uint8)
@@ -205,7 +212,10 @@ def test_lost_data_are_dropped_with_the_holdoff_after_them_even_across_batches()
     assert first.counters.live_slots + second.counters.live_slots + lost == builder.next_slot - 5
 
 
-def test_a_clock_that_moved_back_between_batches_repeats_no_slot():
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_clock_that_moved_back_between_batches_repeats_no_slot(compiled, monkeypatch):
+    if not compiled:
+        use_uncompiled(monkeypatch)
     builder = FrameBuilder(Gates(), 0, NO_DELAYS, 0)
     t = np.array([20 * T - 790, 21 * T], np.int64)
     channel = np.zeros(2, np.uint8)
@@ -214,6 +224,16 @@ def test_a_clock_that_moved_back_between_batches_repeats_no_slot():
     assert a.end_slot == b.first_slot == 20
     assert list(b.slots) == [21]
     assert b.counters.out_of_gate == 1
+
+
+def test_clicks_that_delays_put_out_of_order_are_sorted():
+    t = np.array([1000, 2000, 2100], np.int64)
+    slots, residue, order = np.zeros(3, np.int64), np.zeros(3), np.zeros(3, np.int64)
+    acceptance.place_clicks.py_func(
+        t, np.array([0, 1, 2], np.uint8), 0, 0.5, np.array([0.0, 1500.0, 3000.0]), 8000.0, 1000.0, slots, residue, order
+    )
+    assert list(order) == [2, 1, 0]
+    assert list(residue) == [-900.5, 499.5, 999.5]
 
 
 def test_residuals_tell_the_phase():

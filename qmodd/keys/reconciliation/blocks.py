@@ -1,9 +1,9 @@
 """A whole block: frames, syndromes, and help for frames that fail.
 
-The block is cut into frames of 65 536 bits; the last one is filled up with zeros that both sides know. A frame
-that does not decode is helped in rounds: in the first two Alice discloses further bits of it at places that are fixed beforehand
-(never chosen by Bob, whose choice would tell where his errors are), in the last one the rest of the frame. Every
-disclosed bit counts, and no frame is ever dropped, since that would select on outcomes.
+The block is cut into frames of 65 536 bits; the last one is filled up with zeros that both sides know. A frame that
+does not decode is helped in rounds: in the first two Alice discloses further bits of it at places that are fixed
+beforehand (never chosen by Bob, whose choice would tell where his errors are), in the last one the rest of the frame.
+Every disclosed bit counts, and no frame is ever dropped, since that would select on outcomes.
 """
 
 from __future__ import annotations

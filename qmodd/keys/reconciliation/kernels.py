@@ -105,7 +105,8 @@ def _any_negative(values: Int16s) -> bool:
     seen = int16(0)
     for i in range(len(values)):
         seen |= values[i]
-    return seen < 0
+    negative: bool = seen < 0
+    return negative
 
 
 @kernel

@@ -12,7 +12,7 @@ from qmodd.keys.reconciliation.codes import COLUMNS, Code, Schedule
 _FAMILIES = (
     (0, 0, 164, 12, Schedule(0.20, 0.96, 6.3, 2.3)),
     (14, 5, 164, 12, Schedule(0.24, 0.84, 3.1, 4.7)),
-    (20, 0, 183, 13, Schedule(0.28, 0.91, 9.2, 3.4)),
+    (15, 0, 183, 13, Schedule(0.28, 0.91, 9.2, 3.4)),
     (29, 12, 181, 14, Schedule(0.21, 0.91, 6.6, 5.5)),
     (41, 23, 177, 14, Schedule(0.28, 0.88, 7.4, 4.4)),
     (57, 32, 174, 16, Schedule(0.16, 0.95, 8.4, 3.7)),

@@ -23,7 +23,7 @@ class WorldGone(OSError):
 
 
 class WorldClient:
-    """One device's connection. Used by one thread; `close` may be called from another."""
+    """One device's connection. Used by one thread; `interrupt` may be called from another."""
 
     def __init__(self, path: Path, module: str, device: str, timeout_s: float = 2.0) -> None:
         self._path = path
@@ -53,12 +53,17 @@ class WorldClient:
             raise OSError(-reply.status, os.strerror(-reply.status))
         return reply
 
-    def close(self) -> None:
+    def interrupt(self) -> None:
         """End a call that is waiting, and refuse any further one."""
         self._closed = True
         sock = self._socket
         if sock is not None:
             _shut(sock)
+
+    def close(self) -> None:
+        """Once no call is under way any more."""
+        self._closed = True
+        self._drop()
 
     def _second_try(self, message: bytes, wanted: Callable[[], bool]) -> Reply:
         try:

@@ -57,6 +57,7 @@ class World(Protocol):
     """What is needed of client.WorldClient."""
 
     def call(self, operation: Operation, wanted: Callable[[], bool]) -> Reply: ...
+    def interrupt(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -98,9 +99,11 @@ class Worker:
         self._jobs.put(job)
 
     def stop(self) -> None:
+        """End a call that waits for the world; those queued behind it end with EIO."""
         self._jobs.put(None)
+        self.world.interrupt()
+        self._thread.join()
         self.world.close()
-        self._thread.join(5.0)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -28,7 +28,8 @@ def test_addresses_round_trip(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["i2c:1:48", "i2c:1:0x02", "i2c:1:0x78", "spi:0", "serial:", "visa:", "tcp:host", "tcp:h:0", "tcp:h:70000", "x:1"]
+    "text",
+    ["i2c:1:48", "i2c:1:0x02", "i2c:1:0x78", "spi:0", "serial:", "visa:", "tcp:host", "tcp:h:0", "tcp:h:70000", "x:1"],
 )
 def test_broken_addresses_are_refused(text: str) -> None:
     with pytest.raises(AddressError, match="is none of i2c"):

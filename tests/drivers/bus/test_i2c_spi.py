@@ -114,7 +114,7 @@ async def test_spi_sets_mode_checks_inside_the_retry_and_reopens(clock: Clock) -
 
     opened[0].transfer = broken
     answers[:] = [b"\x07"]
-    with pytest.raises(BusFault, match="spi:1.0"):
+    with pytest.raises(BusFault, match=r"spi:1.0"):
         await spi.transfer(b"\xaa")
     assert opened[0].closed
     assert await spi.transfer(b"\xaa") == [b"\x07"]
@@ -123,7 +123,7 @@ async def test_spi_sets_mode_checks_inside_the_retry_and_reopens(clock: Clock) -
         raise TimeoutError
 
     opened[1].transfer = slow
-    with pytest.raises(Timeout, match="spi:1.0"):
+    with pytest.raises(Timeout, match=r"spi:1.0"):
         await spi.transfer(b"\xaa")
     await pool.close()
 

@@ -18,7 +18,7 @@ async def test_an_exchange_that_failed_is_flushed_before_the_next(clock: Clock) 
     line = Serial(lambda request: b"")
     pool = make_pool(clock, serial=lambda path, baud: line)
     port = pool.serial("serial:/dev/x", "x", baudrate=9600)
-    with pytest.raises(Timeout, match="serial:/dev/x: no complete reply within 0.2 s, got b''"):
+    with pytest.raises(Timeout, match=r"serial:/dev/x: no complete reply within 0.2 s, got b''"):
         await port.exchange(ask, deadline_s=0.2)
     line.pending = b"late\n"
     line.answer = lambda request: b"right\n"
@@ -41,7 +41,7 @@ async def test_the_deadline_spans_all_reads(clock: Clock) -> None:
         io.write(b"?")
         return io.exactly(1)
 
-    with pytest.raises(Timeout, match="no complete reply within 0.2 s"):
+    with pytest.raises(Timeout, match=r"no complete reply within 0.2 s"):
         await port.exchange(work, deadline_s=0.2)
 
     def restarting(io: SerialIo) -> bytes:

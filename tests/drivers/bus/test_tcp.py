@@ -11,7 +11,9 @@ from drivers.bus.tcp import MAX_BUFFER, TcpJson, TcpLine, split_json
 from drivers.errors import BusFault, Refused, Timeout
 from tests.drivers.fakes import Clock, Socket, make_pool
 
-objects = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3))
+objects = st.dictionaries(
+    st.text(max_size=5), st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
+)
 
 
 @given(st.lists(objects, max_size=6), st.data())
@@ -52,7 +54,7 @@ async def test_every_exchange_has_its_own_connection(clock: Clock) -> None:
     take = lambda item: item.get("wanted")  # noqa: E731
     assert await link.ask([{"request": "wanted"}], take) == 2
     assert sockets[0].sent == [b'{"request": "wanted"}']
-    with pytest.raises(Timeout, match="tcp:10.0.0.2:12000: no reply in time"):
+    with pytest.raises(Timeout, match=r"tcp:10.0.0.2:12000: no reply in time"):
         await link.ask([{}], take)
     sockets[0].feed = sockets[1].feed = [b"77}\x17"]  # comes late, to connections that are gone
     assert await link.ask([{}], take) == 3
@@ -103,5 +105,5 @@ async def test_a_refused_connection_is_a_bus_fault(clock: Clock) -> None:
         raise ConnectionRefusedError(111, "Connection refused")
 
     line = TcpLine(make_pool(clock, tcp=connect).tcp("tcp:h:1", "x"))
-    with pytest.raises(BusFault, match="tcp:h:1: .*refused"):
+    with pytest.raises(BusFault, match=r"tcp:h:1: .*refused"):
         await line.arrived()

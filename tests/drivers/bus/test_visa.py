@@ -63,6 +63,7 @@ async def test_any_failure_opens_a_new_session(clock: Clock) -> None:
         (TimeoutError(), Timeout),
         (BusFault("broken block"), BusFault),
     ):
+
         def failing(message: bytes, error: Exception = error) -> bytes:
             raise error
 
@@ -84,7 +85,7 @@ async def test_any_failure_opens_a_new_session(clock: Clock) -> None:
 
 
 class HislipServer:
-    """Enough of HiSLIP 1.0 for pyvisa-py; `answer` maps a message to a reply or None. Payloads go out in `piece` bytes."""
+    """Enough of HiSLIP 1.0 for pyvisa-py; `answer` maps a message to a reply or None. Replies go out in pieces."""
 
     def __init__(self, answer: Callable[[bytes], bytes | None], piece: int) -> None:
         self._answer = answer
@@ -178,6 +179,6 @@ async def test_a_refused_port_is_a_bus_fault() -> None:
         port = listener.getsockname()[1]
     pool = BusPool(real_libraries(), time.monotonic)
     visa = pool.visa(f"visa:TCPIP::127.0.0.1::hislip0,{port}::INSTR", "x")
-    with pytest.raises(BusFault, match="visa:TCPIP.*Connection refused"):
+    with pytest.raises(BusFault, match=r"visa:TCPIP.*Connection refused"):
         await visa.run(lambda io: io.query(b"*IDN?\n"))
     await pool.close()

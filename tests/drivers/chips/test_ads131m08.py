@@ -137,7 +137,7 @@ async def test_a_converter_that_was_reset_or_stands_still(clock: Clock) -> None:
     adc = inputs(clock, chip, osr=4096, gain=1)
     await adc.open()
     chip.reset()
-    with pytest.raises(Stale, match="adc at spi:1.0: ADS131M08 was reset"):
+    with pytest.raises(Stale, match=r"adc at spi:1.0: ADS131M08 was reset"):
         await adc.read_volts()
     assert chip.registers[3] == 0xFF02 | 5 << 2
     await adc.read_volts()
@@ -149,10 +149,10 @@ async def test_a_converter_that_was_reset_or_stands_still(clock: Clock) -> None:
 async def test_wrong_converter(clock: Clock) -> None:
     chip = Converter(clock)
     chip.id = 0x2400
-    with pytest.raises(WrongDevice, match="adc at spi:1.0: expected ADS131M08 .*found ID 0x2400"):
+    with pytest.raises(WrongDevice, match=r"adc at spi:1.0: expected ADS131M08 .*found ID 0x2400"):
         await inputs(clock, chip).open()
+    pool = make_pool(clock, spi=lambda b, s: Spi(lambda f: bytes(len(f))))
     with pytest.raises(WrongDevice, match="wrong CRC"):
-        pool = make_pool(clock, spi=lambda b, s: Spi(lambda f: bytes(len(f))))
         await registry.create("ads131m08", "adc", "spi:1.0", pool, OPTIONS).open()
     chip = Converter(clock)
     adc = inputs(clock, chip)

@@ -204,12 +204,12 @@ async def test_a_wrong_echo_is_retried_then_told(clock: Clock) -> None:
     chip.flip = 2
     await bank.set_voltage("C", 1.0)
     chip.flip = 100
-    with pytest.raises(BusFault, match="bias at spi:0.1: sent 0030.*echo says"):
+    with pytest.raises(BusFault, match=r"bias at spi:0.1: sent 0030.*echo says"):
         await bank.set_voltage("C", 2.0)
     assert bank.voltage("C") == pytest.approx(1.0, abs=1e-3)
 
 
 async def test_no_bias_chip(clock: Clock) -> None:
     pool = make_pool(clock, spi=lambda b, s: Spi(lambda frame: bytes(len(frame))))
-    with pytest.raises(WrongDevice, match="bias at spi:0.1: expected LTC2668 .*found 00000000"):
+    with pytest.raises(WrongDevice, match=r"bias at spi:0.1: expected LTC2668 .*found 00000000"):
         await registry.create("ltc2668", "bias", "spi:0.1", pool, BIAS).open()

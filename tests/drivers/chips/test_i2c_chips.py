@@ -70,7 +70,8 @@ async def test_wrong_and_missing_rail_monitor(clock: Clock) -> None:
     chip = RailChip()
     chip.values[0x3F] = b"\x22\x60"
     with pytest.raises(
-        WrongDevice, match=r"rail at i2c:1:0x40: expected INA228 \(0x5449 at 0x3E, 0x228x at 0x3F\), found 0x5449, 0x2260"
+        WrongDevice,
+        match=r"rail at i2c:1:0x40: expected INA228 \(0x5449 at 0x3E, 0x228x at 0x3F\), found 0x5449, 0x2260",
     ):
         await rail(clock, chip).open()
     pool = make_pool(clock, i2c=lambda n: Smbus({}))
@@ -192,7 +193,7 @@ async def test_no_active_high_output_ever_pulses_at_open(clock: Clock) -> None:
     chip.inputs = 0x0100
     assert await io.read("interlock_ok")
     assert await io.read("tripped")
-    with pytest.raises(Refused, match="io.interlock_ok is an input"):
+    with pytest.raises(Refused, match=r"io.interlock_ok is an input"):
         await io.write("interlock_ok", True)
     with pytest.raises(KeyError, match="no line 'x'"):
         await io.read("x")
@@ -221,7 +222,7 @@ async def test_an_expander_that_was_reset_goes_to_safe_levels_without_a_pulse(cl
 async def test_no_expander(clock: Clock) -> None:
     chip = Expander()
     chip.stuck = True
-    with pytest.raises(WrongDevice, match="io at i2c:2:0x20: expected PCA9535 .*found outputs 0xffff"):
+    with pytest.raises(WrongDevice, match=r"io at i2c:2:0x20: expected PCA9535 .*found outputs 0xffff"):
         await lines(clock, chip).open()
     pool = make_pool(clock, i2c=lambda n: Smbus({}))
     with pytest.raises(WrongDevice, match="no acknowledge"):

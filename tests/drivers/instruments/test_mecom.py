@@ -45,12 +45,18 @@ def test_garbage_is_a_bus_fault_or_nothing(garbage: bytes) -> None:
         return
 
 
+def f(value: float) -> bytes:
+    return struct.pack(">f", value)
+
+
+def i(value: int) -> bytes:
+    return value.to_bytes(4, "big", signed=True)
+
+
 class Controller:
     """Parameters by id as 4 bytes; CRC, sequence and errors as in the protocol."""
 
     def __init__(self) -> None:
-        f = lambda v: struct.pack(">f", v)  # noqa: E731
-        i = lambda v: v.to_bytes(4, "big", signed=True)  # noqa: E731
         self.values = {100: i(1091), 102: i(4711), 103: i(610), 104: i(2), 105: i(0), 1200: i(2)}
         self.values |= {1000: f(30.001), 1001: f(27.0), 1010: f(30.0), 1011: f(29.5), 1020: f(-0.5), 1021: f(-1.2)}
         self.values |= {p: f(0.0) for p in (2030, 2060, 3000, 3003, 3010, 3011, 3012)} | {2010: i(0)}
@@ -154,7 +160,7 @@ async def test_refusals_and_wrong_devices(clock: Clock) -> None:
         await made.open()
     device.error = ""
     device.values[100] = (7).to_bytes(4, "big")
-    with pytest.raises(WrongDevice, match="tec at serial:/dev/tec: expected MeCom TEC controller .*found type 7"):
+    with pytest.raises(WrongDevice, match=r"tec at serial:/dev/tec: expected MeCom TEC controller .*found type 7"):
         await made.open()
     line.answer = lambda sent: b""
     with pytest.raises(WrongDevice, match="no complete reply"):
@@ -183,14 +189,14 @@ def test_no_fault_ever_shifts_a_reply(faults: list[str], late: list[bool]) -> No
     async def scenario() -> None:
         device = Controller()
         made, line = tec(Clock(), device)
-        for i in range(20):
-            device.values[1000 + i] = struct.pack(">f", float(i))
+        for k in range(20):
+            device.values[1000 + k] = f(k)
         device.mangle = list(faults)
-        for i, is_late in enumerate(late):
+        for k, is_late in enumerate(late):
             if is_late:
                 line.late = device.old
             try:
-                assert await made.get_float(1000 + i) == float(i)
+                assert await made.get_float(1000 + k) == float(k)
             except (Timeout, BusFault):
                 continue
         device.mangle.clear()

@@ -46,7 +46,8 @@ class Controller:
 
 
 class Counts(Socket):
-    """A line every period by the test's clock; the first one is of a period that had begun before."""
+    """A line every period by the test's clock, after a backlog of three; the first new one is of a period that had
+    begun before the connection."""
 
     def __init__(self, clock: Clock, period_s: float) -> None:
         super().__init__()
@@ -54,9 +55,12 @@ class Counts(Socket):
         self.period = period_s
         self.next = clock.t + 0.4 * period_s
         self.n = 0
+        self.backlog = [b"1,9,9,9,9\n2,9,9,", b"9,9\n3,9,9,9,9\n"]
         self.line = "{t},{n}00,{n}10,{n}20,5\n"
 
     def recv(self, bufsize: int, /) -> bytes:
+        if self.backlog:
+            return self.backlog.pop(0)
         if self.clock.t < self.next:
             raise TimeoutError
         self.next += self.period
@@ -126,7 +130,7 @@ async def test_rates_are_of_one_fresh_period(clock: Clock) -> None:
     made, opened = bank(clock, controller)
     rates = await made.read_rates(0.2)
     assert controller.labels["InptMeasurementPeriod"] == 200
-    assert rates.tolist() == [1000.0, 1050.0, 1100.0]  # the second line: 200, 210, 220 in 0.2 s
+    assert rates.tolist() == [1000.0, 1050.0, 1100.0]  # the second new line: 200, 210, 220 in 0.2 s
     assert opened[-1].closed
     await made.read_rates(0.2)
     assert sum(r.get("command") == "SetMeasurementPeriod" for r in controller.log) == 1

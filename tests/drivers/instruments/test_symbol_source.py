@@ -31,7 +31,13 @@ class Device:
     """SCPI as agreed: sets have no reply, refused queries none either, errors queue up."""
 
     def __init__(self) -> None:
-        self.values = {"SYMB:PER": "8000", "SYMB:BIN": "800", "STAT:QUES": "2", "SYMB:MEM": "5,900", "OUTP:RAND:RMS": "3.1"}
+        self.values = {
+            "SYMB:PER": "8000",
+            "SYMB:BIN": "800",
+            "STAT:QUES": "2",
+            "SYMB:MEM": "5,900",
+            "OUTP:RAND:RMS": "3.1",
+        }
         self.values |= {"OUTP:CARV:AMPL": "1.0", "OUTP:STAT:AMPL": "1.0", "OUTP:DEC:AMPL": "1.0", "SYMB:MODE": "OFF"}
         self.errors: list[str] = []
         self.refuse: dict[str, str] = {}

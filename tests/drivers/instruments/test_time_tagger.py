@@ -32,10 +32,13 @@ def take(stream: Stream, data: bytes) -> TagBlock:
 
 def test_clicks_are_whole_and_sorted() -> None:
     stream = Stream()
-    got = take(stream, block(0, 0, 1000, [(5, 0, 0), (900, 2, 0), (20, 1, 0), (30, 9, 0), (40, 0, 5)], flags=8, ppm=1000))
+    got = take(
+        stream, block(0, 0, 1000, [(5, 0, 0), (900, 2, 0), (20, 1, 0), (30, 9, 0), (40, 0, 5)], flags=8, ppm=1000)
+    )
     assert got.t.tolist() == [5, 20, 900]
     assert got.channel.tolist() == [0, 1, 2]
-    assert (got.t.dtype, got.channel.dtype) == (np.int64, np.uint8)
+    assert got.t.dtype == np.dtype(np.int64)
+    assert got.channel.dtype == np.dtype(np.uint8)
     assert (got.from_ps, got.to_ps, got.sequence, got.gap, got.lost_ps) == (0, 1000, 0, False, ())
     assert (got.more, got.gate_ppm, got.reference_unlocked) == (True, 1000, False)
     empty = take(stream, block(1, 1000, 2000, []))

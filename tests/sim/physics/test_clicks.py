@@ -73,11 +73,11 @@ def test_dead_time_and_recovery_against_a_pulse_by_pulse_loop() -> None:
 
 def test_afterpulses_come_at_their_rate_and_delay() -> None:
     lam = np.zeros((8, 8))
-    lam[0, 0] = 1e-4
-    slots = 200_000_000
+    lam[0, 0] = 1e-6
+    slots = 20_000_000_000
     bench = Bench(_cumulative(lam, np.zeros(3)), seed=2, afterpulse=0.05, recovery=1.0)
     times, _, _ = bench.block(np.array([[0, slots, KIND_FIXED, 0, 0, 0, 0]]), slots)
-    expected = slots * 1e-4 / (1 - 0.05)
+    expected = slots * 1e-6 / (1 - 0.05)
     assert abs(len(times) - expected) < 5 * math.sqrt(expected * 1.2)
     near = np.diff(times)
     near = near[near < 1_000_000]
@@ -108,9 +108,9 @@ def test_segments_use_their_own_mode_and_table() -> None:
     times, channels, _ = bench.block(rows, 3 * n)
     slot, late = np.floor((times + 400) / T).astype(int), (times + 400) % T > TAU
     sync = slot < n
-    assert np.array_equal(sync_symbols(slot[sync]) >> 1, late[sync].astype(np.uint8))
+    assert (sync_symbols(slot[sync]) >> 1 == late[sync]).mean() > 0.995  # the rest is the jitter's tail
     fixed = (slot >= n) & (slot < 2 * n)
-    assert late[fixed].all()
+    assert late[fixed].mean() > 0.995
     assert set(channels[slot > 2 * n]) == {1}
     assert np.histogram(times[slot > 2 * n] % T, 8)[0].min() > 400
 

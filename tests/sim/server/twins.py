@@ -67,6 +67,7 @@ class Echo:
     def __init__(self, clock: SimClock | None = None, delay_s: float = 0.0) -> None:
         self._clock = clock or ManualClock()
         self._delay_s = delay_s
+        self.present = True
         self._queue: list[tuple[float, bytes]] = []
 
     def feed(self, data: bytes, /) -> None:

@@ -78,7 +78,9 @@ def test_replies_and_errors_of_the_world(tmp_path: Path, client: Callable[..., W
     assert seen == [Request("alice", "/dev/i2c-1", Open())] * 2
 
 
-def test_without_a_world_every_call_is_eio_and_it_may_come_back(tmp_path: Path, client: Callable[..., WorldClient]) -> None:
+def test_without_a_world_every_call_is_eio_and_it_may_come_back(
+    tmp_path: Path, client: Callable[..., WorldClient]
+) -> None:
     path = tmp_path / "bus"
     c = client(path)
     with fails(errno.EIO):
@@ -157,18 +159,20 @@ def test_a_caller_that_is_gone_is_not_waited_for(tmp_path: Path, client: Callabl
         client(path).call(Open(), lambda: False)
 
 
-def test_close_ends_a_call_that_waits(tmp_path: Path, client: Callable[..., WorldClient]) -> None:
+def test_interrupt_ends_a_call_that_waits(tmp_path: Path, client: Callable[..., WorldClient]) -> None:
     path = tmp_path / "bus"
     c = client(path)
 
     def hang(sock: socket.socket, _: Request) -> bool:
         sock.sendall(encode_reply(Reply(HANG)))
-        c.close()
+        c.interrupt()
         return True
 
     with world(path, hang), fails(errno.EIO):
         c.call(Open())
-    c.close()
+    with fails(errno.EIO):
+        c.call(Open())
+    c.interrupt()
 
 
 def test_nonsense_from_the_world_is_eio(tmp_path: Path, client: Callable[..., WorldClient]) -> None:

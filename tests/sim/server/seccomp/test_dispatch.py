@@ -28,13 +28,16 @@ class ScriptedWorld:
 
     def __init__(self, answer: Callable[[Operation], Reply]) -> None:
         self._answer = answer
-        self.closed = False
+        self.steps: list[str] = []
 
     def call(self, operation: Operation, wanted: Callable[[], bool]) -> Reply:
         return self._answer(operation)
 
+    def interrupt(self) -> None:
+        self.steps.append("interrupt")
+
     def close(self) -> None:
-        self.closed = True
+        self.steps.append("close")
 
 
 class Table:

@@ -1,0 +1,243 @@
+"""Core, composed: one object per process (two of them in simulated time). Start order is the order in `run`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from calibration.store import RecordStore
+from drivers.bus.libraries import Libraries
+from drivers.bus.pool import BusPool
+from qmodd import __version__
+from qmodd.app.alice import AliceOperator
+from qmodd.app.bob import BobOperator
+from qmodd.app.commands import handlers
+from qmodd.app.telemetry import Telemetry
+from qmodd.app.wiring import Wiring, read_factory
+from qmodd.clock import Clock
+from qmodd.config import Config
+from qmodd.door_core import DoorCore
+from qmodd.events import EventLog
+from qmodd.identity import Authority, RecipientPublic, Signer
+from qmodd.keys.alice_engine import AliceEngine
+from qmodd.keys.bob_engine import BobEngine
+from qmodd.keys.conversation import Blocking, Desk
+from qmodd.keys.counts import BatchReport
+from qmodd.keys.delivery import BatchFacts, KeyDelivery
+from qmodd.keys.envelope import Provenance
+from qmodd.keys.estimation import Proof
+from qmodd.keys.journal import Journal
+from qmodd.keys.kernels import Kernels
+from qmodd.keys.pool import Pool
+from qmodd.keys.records import BlockRecord
+from qmodd.keys.settings import EngineSettings
+from qmodd.keys.store import Database, KeyStore, load_kek
+from qmodd.lifecycle import Administrative, LifeCycle
+from qmodd.messages import Alive
+from qmodd.module import Module
+from qmodd.outbox import Outbox
+from qmodd.randomness import Randomness
+from qmodd.requests import Requests
+
+DELIVERY_PERIOD_S = 0.5
+PURGE_AFTER_S = 7 * 86_400.0
+SYMBOL_PERIOD_S = 8e-9
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What production and simulated time do differently."""
+
+    libraries: Libraries
+    clock: Clock
+    randomness: Randomness
+    kernels: Kernels
+    # Makes the door of this core: on a Unix socket, or in memory.
+    door: Callable[..., DoorCore]
+    serve_door: Callable[[DoorCore], Awaitable[None]]
+    threads: bool
+    durable: bool
+    heartbeat_s: float = 0.3
+
+
+class Core:
+    """Raises, on construction, whatever makes the configuration unusable; no bus has been touched by then."""
+
+    def __init__(self, config: Config, injected: Injected) -> None:
+        state_dir = config.module.state_dir
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self.config, self.injected = config, injected
+        clock, randomness = injected.clock, injected.randomness
+        self.life = LifeCycle(state_dir / "administrative.json", clock)
+        if not config.module.unlocked and self.life.administrative is Administrative.UNLOCKED:
+            self.life.set_administrative(Administrative.LOCKED, "the configuration says module.unlocked = false")
+        self.events = EventLog(state_dir / "events.jsonl" if injected.durable else None, clock, config.module.serial)
+        self.outbox = Outbox(state_dir / "outbox.db")
+        self.records = RecordStore(state_dir / "calibration.jsonl" if injected.durable else None)
+        buses = BusPool(injected.libraries, clock.monotonic)
+        self.module = Module(config, buses)
+        self.wiring = Wiring(
+            config,
+            clock,
+            self.life,
+            self.events,
+            self.outbox,
+            self.records,
+            read_factory(config),
+            self.module,
+            injected.heartbeat_s,
+        )
+        self.epoch = randomness.bytes(8).hex()
+        self._open_store(state_dir, randomness)
+        self._make_delivery(randomness)
+        self._make_operator()
+        self._make_door()
+        self._make_engine()
+        self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store)
+
+    def _open_store(self, state_dir: Path, randomness: Randomness) -> None:
+        c = self.config
+        self.database = Database(state_dir / "keys.db")
+        pool = Pool(state_dir / "pool.ring", c.pair.pre_shared_key, self.database)
+        recipients = [r.name for r in c.recipient]
+        self.store = KeyStore(
+            self.database, load_kek(c.pair.key_encryption_key), c.pair.link_id, recipients, randomness
+        )
+        self.journal = Journal(self.store, pool)
+
+    def _make_delivery(self, randomness: Randomness) -> None:
+        c = self.config
+        self.delivery = KeyDelivery(
+            self.store,
+            self.outbox,
+            Signer.load(c.uplink.identity),
+            {r.name: RecipientPublic.load(r.public) for r in c.recipient},
+            c.pair.link_id,
+            self.epoch,
+            randomness,
+            self._facts_of,
+            self.events.record,
+            min((r.batch_keys for r in c.recipient), default=64),
+        )
+
+    def _facts_of(self, ids: Sequence[UUID]) -> BatchFacts:
+        blocks = self.store.blocks_of(ids)
+        provenance = tuple(
+            Provenance(
+                round=b.round,
+                protocol=f"time-bin BB84, one decoy, {b.proof}",
+                eps_sec=b.eps_sec + b.eps_auth,
+                qber=b.qber_z,
+                pa_seed_sha256=bytes.fromhex(b.seed_sha256),
+                calibration_version=b.calibration,
+            )
+            for b in blocks
+        )
+        begin = datetime.fromtimestamp(min(b.created for b in blocks), UTC)
+        end = datetime.fromtimestamp(min(b.not_after for b in blocks), UTC)
+        return BatchFacts(begin, end, datetime.fromtimestamp(end.timestamp() + PURGE_AFTER_S, UTC), provenance)
+
+    def _make_operator(self) -> None:
+        alice = self.config.module.role == "alice"
+        self.operator: AliceOperator | BobOperator = AliceOperator(self.wiring) if alice else BobOperator(self.wiring)
+
+    def _make_door(self) -> None:
+        c, clock = self.config, self.injected.clock
+        requests = Requests(
+            c.module.serial,
+            self.epoch,
+            clock,
+            Authority.load(c.uplink.authority),
+            handlers(self.wiring, self.operator),
+            self.events.record,
+        )
+        self.door = self.injected.door(
+            outbox=self.outbox,
+            clock=clock,
+            on_request=requests.handle,
+            on_key_ack=self.delivery.on_key_ack,
+            alive=Alive(state="online", epoch=self.epoch, version=__version__, since=clock.utc()),
+            module=c.module.serial,
+            report=lambda name, why: self.events.record(name, {"why": why}),
+        )
+        self.wiring.door = self.door
+
+    def _make_engine(self) -> None:
+        c, k = self.config, self.config.keys
+        settings = EngineSettings(
+            serial=c.module.serial,
+            link_id=c.pair.link_id,
+            peer_serial=c.pair.peer_serial,
+            proof=Proof(k.proof),
+            eps_sec=k.eps_sec,
+            eps_cor=k.eps_cor,
+            n_z=k.n_z,
+            key_bits=k.key_bits,
+            batch_s=k.batch_s,
+            sync_s=k.sync_s,
+            gate=(c.receiver.gate_open_ps, c.receiver.gate_period_ps),
+            half_gate_ps=c.receiver.half_gate_ps,
+            holdoff=c.receiver.hold_off_slots,
+            lifetime_s=k.lifetime_s,
+            store_limit=k.store_limit,
+        )
+        i = self.injected
+        desk = Desk(
+            settings,
+            i.kernels,
+            self.journal,
+            i.clock,
+            i.randomness,
+            Blocking(i.threads),
+            self.events.record,
+            self._on_block,
+        )
+        channel = self.door.channel
+        if isinstance(self.operator, AliceOperator):
+            operator = self.operator
+            self.engine: AliceEngine | BobEngine = AliceEngine(
+                settings, channel, desk, operator.on_batch, self.module.source, operator.light, operator.plan_facts
+            )
+        else:
+            self.engine = BobEngine(settings, channel, desk, self._bob_batch, self.module.tags)
+        self.wiring.engine = self.engine
+
+    def _bob_batch(self, batch: BatchReport) -> None:
+        assert isinstance(self.operator, BobOperator)
+        self.operator.on_batch(batch, (batch.end_slot - batch.first_slot) * SYMBOL_PERIOD_S)
+
+    def _on_block(self, record: BlockRecord) -> None:
+        self.telemetry.block(record)
+
+    async def run(self) -> None:
+        """Until cancelled; then outputs are safe, keys and events on disk."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._close)
+            stack.push_async_callback(self.injected.kernels.close)
+            self.events.record("core.started", {"version": __version__, "role": self.config.module.role})
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._serve_door(), name="door")
+                group.create_task(self.engine.run(), name="engine")
+                group.create_task(self._deliver(), name="delivery")
+                group.create_task(self.telemetry.run(), name="telemetry")
+                group.create_task(self.operator.run(), name="operator")
+
+    async def _serve_door(self) -> None:
+        await self.injected.serve_door(self.door)
+
+    async def _deliver(self) -> None:
+        self.delivery.recover()
+        while True:
+            self.delivery.deliver()
+            await asyncio.sleep(DELIVERY_PERIOD_S)
+
+    def _close(self) -> None:
+        self.events.record("core.stopped")
+        self.events.close()
+        self.outbox.close()
+        self.database.close()

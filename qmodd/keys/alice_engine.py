@@ -1,0 +1,310 @@
+"""Alice's key engine: leads the runs, answers for her symbols, serves calibration light."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import numpy.typing as npt
+
+from drivers.errors import Refused
+from drivers.roles import LightMode, SymbolSource
+from qmodd.channel import MessageChannel
+from qmodd.keys import protocol
+from qmodd.keys.alice_distil import AliceDistiller
+from qmodd.keys.authentication import Direction, Transcript
+from qmodd.keys.blocks import BlockBuilder, RawBlock, inside
+from qmodd.keys.conversation import Desk
+from qmodd.keys.counts import BatchReport
+from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
+from qmodd.keys.protocol import (
+    MAX_TEXT,
+    Basis,
+    Committed,
+    Detect,
+    Intensities,
+    Light,
+    LightNo,
+    LightOk,
+    Message,
+    NotSynced,
+    Plan,
+    ProtocolError,
+    Stop,
+    Synced,
+    Tally,
+    Welcome,
+)
+from qmodd.keys.records import BlockRecord
+from qmodd.keys.settings import EngineSettings, LightServer, OnBatch, Phase, PlanFacts, PlanProvider
+from qmodd.keys.sifting import INVALID, count, decode_detect, encode_basis, match, sift_alice
+from qmodd.keys.sifting import Detect as Detections
+
+_PS = 1e-12
+_SYNC_PATIENCE_S = 10.0
+_BATCH_PATIENCE_S = 30.0
+
+
+class AliceEngine(Engine):
+    """`light_server` fulfils Bob's requests for light or raises Refused; `plan_provider` says what is fixed before a
+    block or raises Refused. Once a run begins the engine owns the source's mode until the run ends with OFF."""
+
+    ME = Direction.ALICE
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        channel: MessageChannel,
+        desk: Desk,
+        on_batch: OnBatch,
+        source: SymbolSource,
+        light_server: LightServer,
+        plan_provider: PlanProvider,
+    ) -> None:
+        super().__init__(settings, channel, desk, on_batch)
+        self._source = source
+        self._light_server = light_server
+        self._plan_provider = plan_provider
+        self._distiller = AliceDistiller(desk, self.session.send, self._distil_inbox)
+        self._light = asyncio.Lock()
+        self._run = 0
+        self._keying = False
+        self._anchor = (0, 0.0)
+
+    async def _tasks(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._distiller = AliceDistiller(self.desk, self.session.send, self._distil_inbox, self._distiller.qber)
+        group.create_task(self._keying_loop(), name="keying")
+
+    async def _dispatch(self, message: Message, data: bytes) -> None:
+        match message:
+            case Synced() | NotSynced() | Detect() | Tally() | Stop():
+                self._sift_inbox.put_nowait((message, data))
+            case Light():
+                self._group.create_task(self._serve_light(message), name="light")
+            case Committed():
+                block_id(message.uuid)
+                await self._distiller.on_committed(message)
+            case _:
+                raise ProtocolError(f"{type(message).__name__} is not for Alice")
+
+    async def _on_welcome(self, welcome: Welcome) -> None:
+        for uuid, _ in welcome.in_doubt:
+            block_id(uuid)
+        if self._pool_fault is None:
+            await self._distiller.settle(welcome.in_doubt)
+        if not welcome.in_doubt:
+            self._compare_pools()
+        self._settled = True
+
+    async def _distil(self, raw: RawBlock) -> BlockRecord:
+        return await self._distiller.distil(raw)
+
+    # --- light ---
+
+    async def _serve_light(self, request: Light) -> None:
+        async with self._light:
+            try:
+                await self._give_light(request)
+            except RUN_FAULTS as e:
+                await self.session.send(LightNo(request.number, str(e)[:MAX_TEXT]))
+            else:
+                await self.session.send(LightOk(request.number))
+
+    async def _give_light(self, request: Light) -> None:
+        if self._keying:
+            raise Refused("keys are being made: calibration light is never in a slot that can become key")
+        if request.mode not in (LightMode.OFF, LightMode.CW, LightMode.NULL, LightMode.FIX, LightMode.SYNC):
+            raise Refused(f"light mode {request.mode} is not served")
+        if request.state > 3 or request.intensity > 1 or not 0.0 <= request.scale <= 1e6:
+            raise Refused("no such state, intensity or photon scale")
+        await self._light_server(LightMode(request.mode), request.state, request.intensity, request.scale)
+
+    # --- runs ---
+
+    async def _keying_loop(self) -> None:
+        while True:
+            why = self._why_not_yet()
+            while why is not None:
+                self._phase(Phase.WAITING if self._wanted else Phase.IDLE, why)
+                self._changed.clear()
+                await self._changed.wait()
+                why = self._why_not_yet()
+            await self._try_run()
+            if self._wanted:
+                await asyncio.sleep(self.settings.retry_s)
+
+    def _why_not_yet(self) -> str | None:
+        mine = self._why_no_keys()
+        if mine is not None:
+            return mine
+        if self._welcome is None or not self.status.peer_ready:
+            return f"the far module is not ready: {self.status.peer_why or 'no word yet'}"
+        return None
+
+    async def _try_run(self) -> None:
+        self._run += 1
+        self.status.run = self._run
+        self._keying = True
+        try:
+            async with self._light:  # an answer to a request for light must not come in between
+                plan = await self._begin()
+            await self._sift(plan)
+        except RunEnded as e:
+            await self._end(str(e))
+        except RUN_FAULTS as e:
+            await self._try_send(Stop(str(e)[:MAX_TEXT]))
+            await self._end(str(e))
+        finally:
+            self._keying = False
+
+    async def _end(self, why: str) -> None:
+        self._event("run.ended", run=self._run, why=why)
+        self._phase(Phase.WAITING if self._wanted else Phase.IDLE, why)
+        self.status.block_progress = 0.0
+        try:
+            await self._source.set_mode(LightMode.OFF)
+        except RUN_FAULTS as e:
+            self._event("source.fault", why=str(e))
+
+    async def _begin(self) -> Plan:
+        """Program SYNC and KEY, and say so."""
+        s, source = self.settings, self._source
+        facts = await self._plan_provider()
+        while not self._sift_inbox.empty():
+            self._sift_inbox.get_nowait()
+        source_run, slot = await source.now()
+        if source_run == 0:
+            await source.run()
+            source_run, slot = await source.now()
+        self._anchor = (slot, self.desk.clock.monotonic())
+        per_s = 1.0 / (source.period_ps * _PS)
+        sync = slot + round(s.lead_s * per_s)
+        key = sync + round(s.sync_s * per_s)
+        await source.set_mode(LightMode.SYNC, at_slot=sync)
+        await source.set_mode(LightMode.KEY, at_slot=key)
+        plan = _plan(s, facts, self._run, source_run, sync, key, slot, source.period_ps, source.bin_ps)
+        self._facts = facts
+        self._phase(Phase.SYNCING, "the public string is sent")
+        await self.session.send(plan)
+        return plan
+
+    async def _next(self, patience_s: float) -> tuple[Message, bytes]:
+        """The next message of this run. Raises RunEnded on a stop of either side, lost synchronisation, or silence."""
+        while True:
+            try:
+                async with asyncio.timeout(patience_s):
+                    message, data = await self._sift_inbox.get()
+            except TimeoutError:
+                raise RunEnded(f"no answer from the far module for {patience_s:.0f} s") from None
+            if isinstance(message, Stop):
+                raise RunEnded(message.why)
+            if getattr(message, "run", None) != self._run:
+                continue
+            if isinstance(message, NotSynced):
+                raise RunEnded(message.why)
+            return message, data
+
+    async def _sift(self, plan: Plan) -> None:
+        s = self.settings
+        message, _ = await self._next(s.lead_s + s.sync_s + _SYNC_PATIENCE_S)
+        if not isinstance(message, Synced) or message.first_slot < plan.key_slot:
+            raise RunEnded("synchronised at slots that are not KEY")
+        builder = BlockBuilder(plan, protocol.encode(plan), began=self.desk.clock.monotonic())
+        self._phase(Phase.KEYING, "synchronised")
+        slot = message.first_slot
+        while True:
+            slot = await self._one_batch(builder, slot)
+
+    async def _one_batch(self, builder: BlockBuilder, slot: int) -> int:
+        """DETECT, BASIS, TALLY; returns the next slot."""
+        said = Transcript()
+        detect = await self._detections(slot, said)
+        answer = match(detect.basis, await self._symbols(detect))
+        basis = protocol.encode(Basis(self._run, encode_basis(answer)))
+        said.add(Direction.ALICE, basis)
+        await self.session.send(basis)
+        await self._source.free(detect.end_slot)
+        sifted = sift_alice(detect, answer)
+        message, data = await self._next(_BATCH_PATIENCE_S)
+        if not isinstance(message, Tally):
+            raise RunEnded("TALLY was due")
+        said.add(Direction.BOB, data)
+        report = BatchReport.from_bytes(message.data)
+        mine = count(sifted)
+        if (report.first_slot, report.end_slot, report.n_z, report.n_x) != (slot, detect.end_slot, mine.n_z, mine.n_x):
+            raise RunEnded("the sides count a batch differently")
+        await self._closed_by(builder, builder.add(said, sifted, self.desk.clock.monotonic()))
+        self._sifted(sifted.n_z, (detect.end_slot - slot) * self._source.period_ps * _PS)
+        self.status.block, self.status.block_progress = builder.block, builder.progress
+        self.on_batch(report)
+        return detect.end_slot
+
+    async def _detections(self, slot: int, said: Transcript) -> Detections:
+        message, data = await self._next(_BATCH_PATIENCE_S)
+        if not isinstance(message, Detect):
+            raise RunEnded("DETECT was due")
+        said.add(Direction.BOB, data)
+        detect = decode_detect(message.data)
+        if detect.first_slot != slot:
+            raise RunEnded(f"detections from slot {detect.first_slot}, due from {slot}")
+        return detect
+
+    async def _symbols(self, detect: Detections) -> npt.NDArray[np.uint8]:
+        """Nibbles of Bob's slots; those of flagged intervals are not even asked for and match nothing."""
+        anchor_slot, at = self._anchor
+        per_s = 1.0 / (self._source.period_ps * _PS)
+        wanted = ~inside(detect.slots, self.flags.ranges(anchor_slot, at, per_s))
+        nibbles = np.full(len(detect.slots), INVALID, np.uint8)
+        if wanted.any():
+            nibbles[wanted] = await self._source.read_symbols(detect.slots[wanted])
+        self.flags.forget(at + (detect.end_slot - anchor_slot) / per_s - 5.0)
+        return nibbles
+
+    async def _closed_by(self, builder: BlockBuilder, blocks: list[RawBlock]) -> None:
+        """Queue what closed; intensities for the block after the one that is open now are fixed here."""
+        if not blocks:
+            return
+        self._queue_closed(blocks)
+        facts = await self._plan_provider()
+        if (facts.p_mu, facts.p_x) != (self._facts.p_mu, self._facts.p_x):
+            raise RunEnded("the probabilities of basis or intensity were changed")
+        if facts.mu != self._facts.mu:
+            self._facts = facts
+            message = protocol.encode(Intensities(self._run, builder.block + 1, facts.mu))
+            builder.set_intensities(builder.block + 1, facts.mu, message)
+            await self.session.send(message)
+
+
+def _plan(
+    s: EngineSettings,
+    facts: PlanFacts,
+    run: int,
+    source_run: int,
+    sync: int,
+    key: int,
+    slot: int,
+    period_ps: float,
+    bin_ps: float,
+) -> Plan:
+    return Plan(
+        run=run,
+        source_run=source_run,
+        sync_slot=sync,
+        key_slot=key,
+        slot_now=slot,
+        period_ps=period_ps,
+        bin_ps=bin_ps,
+        mu=facts.mu,
+        p_mu=facts.p_mu,
+        p_x=facts.p_x,
+        proof=s.proof,
+        eps_sec=s.eps_sec,
+        eps_cor=s.eps_cor,
+        n_z=s.n_z,
+        key_bits=s.key_bits,
+        replenish_bytes=s.replenish_bytes,
+        half_gate_ps=s.half_gate_ps,
+        holdoff=s.holdoff,
+        calibration=facts.calibration,
+    )

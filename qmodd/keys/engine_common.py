@@ -1,0 +1,339 @@
+"""What the engines of both sides share: sessions that survive cuts, the far module's notes, the queue of blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from uuid import UUID
+
+from drivers.errors import DriverError
+from qmodd.channel import ChannelDown, MessageChannel
+from qmodd.keys.authentication import Direction, SessionBroken
+from qmodd.keys.blocks import Flags, RawBlock
+from qmodd.keys.conversation import BlockAborted, Desk, Inbox
+from qmodd.keys.kernels import WorkerDied
+from qmodd.keys.pool import PoolRefused
+from qmodd.keys.protocol import BlockMessage, Message, Note, ProtocolError, Stop, Welcome
+from qmodd.keys.records import BlockRecord
+from qmodd.keys.session import Party, Session
+from qmodd.keys.settings import EngineSettings, EngineStatus, OnBatch, Phase
+from qmodd.keys.store import StoreRefused
+
+MOST_UNREAD = 256
+# What ends a run and is tried again, by a run of its own.
+RUN_FAULTS = (DriverError, WorkerDied, PoolRefused, StoreRefused, ValueError)
+
+
+class RunEnded(Exception):
+    """A run (SYNC to the end of KEY) is over; the message says why."""
+
+
+class Engine(ABC):
+    """Life of an engine: `run` until cancelled; `start_keying` and `stop_keying` say what is wanted.
+
+    `note(state, why)` is what the far module is told for display. A cut of the channel aborts the blocks in work with a
+    reason and is followed by a new handshake; prepared blocks are settled there.
+    """
+
+    ME: Direction
+
+    def __init__(self, settings: EngineSettings, channel: MessageChannel, desk: Desk, on_batch: OnBatch) -> None:
+        self.settings = settings
+        self.status = EngineStatus()
+        self.flags = Flags()
+        self.desk = desk
+        self.on_batch = on_batch
+        pool = desk.journal.pool
+        party = Party(self.ME, settings.serial, settings.link_id, settings.peer_serial)
+        self.session = Session(channel, pool.secret, party, desk.randomness)
+        self._channel = channel
+        self._wanted = False
+        self._why_not = "not asked for"
+        self._note = ("", "")
+        self._changed = asyncio.Event()
+        self._settled = False
+        self._pool_fault: str | None = None
+        self._welcome: Welcome | None = None
+        self._heard = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        """Per session."""
+        self._sift_inbox: asyncio.Queue[tuple[Message, bytes]] = asyncio.Queue()
+        self._distil_inbox: Inbox = asyncio.Queue()
+        self._closed: deque[RawBlock] = deque()
+        self._block_closed = asyncio.Event()
+        # Something that a waiting run may act on: a message, tags, a block that is done.
+        self._wake = asyncio.Event()
+        self._settled = False
+        self._welcome = None
+        self.status.blocks_in_flight = 0
+        self.status.peer_ready = False
+
+    # --- what the app calls ---
+
+    async def run(self) -> None:
+        """Until cancelled: connect, shake hands, serve; again after every cut."""
+        while True:
+            if not self._channel.connected:
+                self._phase(Phase.OFFLINE, "the service channel is not connected")
+            await self._channel.wait_connected()
+            why = await self._one_session()
+            self._lost(why)
+            if self._channel.connected and not self.session.restarted:
+                await asyncio.sleep(min(self.settings.retry_s, 0.2))
+
+    async def start_keying(self) -> None:
+        """This module is ready and asks for keys; Alice begins when both ask."""
+        self._wanted, self._why_not = True, ""
+        self.status.wanted = True
+        await self._send_note()
+        self._changed.set()
+
+    async def stop_keying(self, why: str) -> None:
+        """End the run; blocks that are closed are distilled to their end, the open one is dropped."""
+        if not self._wanted:
+            return
+        self._wanted, self._why_not = False, why
+        self.status.wanted = False
+        self._changed.set()
+        self._sift_inbox.put_nowait((Stop(why), b""))
+        self._wake.set()
+        await self._try_send(Stop(why))
+        await self._send_note()
+
+    async def note(self, state: str, why: str) -> None:
+        """State of this module, shown on the far one."""
+        if (state, why) != self._note:
+            self._note = (state[:64], why[:256])
+            await self._send_note()
+
+    def flag_interval(self, reason: str, since_s: float = 0.0) -> None:
+        """Keep everything out of the key from `since_s` seconds ago until `clear_flag(reason)`.
+
+        For reasons outside of the block's own bits only. What was announced already stays in.
+        """
+        self.flags.begin(reason, self.desk.clock.monotonic() - since_s)
+
+    def clear_flag(self, reason: str) -> None:
+        self.flags.end(reason, self.desk.clock.monotonic())
+
+    # --- for the two sides ---
+
+    @abstractmethod
+    async def _tasks(self, group: asyncio.TaskGroup) -> None:
+        """Start the side's own tasks of a session."""
+
+    @abstractmethod
+    async def _dispatch(self, message: Message, data: bytes) -> None:
+        """One message that is not common to both sides."""
+
+    @abstractmethod
+    async def _distil(self, raw: RawBlock) -> BlockRecord: ...
+
+    @abstractmethod
+    async def _on_welcome(self, welcome: Welcome) -> None: ...
+
+    def _why_no_keys(self) -> str | None:
+        """What stands in the way of a new run, or None; the same questions on both sides."""
+        store, s = self.desk.journal.store, self.settings
+        if not self._wanted:
+            return self._why_not
+        if self._pool_fault is not None:
+            return self._pool_fault
+        if not self._settled:
+            return "blocks of an earlier session are being settled"
+        if store.waiting() >= s.store_limit:
+            return f"{store.waiting()} keys wait for delivery; the limit is {s.store_limit}"
+        return self.desk.journal.pool.why_not()
+
+    def _event(self, name: str, **fields: str | int | float | bool | None) -> None:
+        self.desk.on_event(name, fields)
+
+    def _phase(self, phase: Phase, why: str) -> None:
+        if (phase, why) != (self.status.phase, self.status.why):
+            self.status.phase, self.status.why = phase, why
+            self._event("engine.phase", phase=phase, why=why)
+
+    def _queue_closed(self, blocks: list[RawBlock]) -> None:
+        for raw in blocks:
+            self._closed.append(raw)
+            self.status.blocks_in_flight += 1
+            self._event("block.closed", run=raw.run, block=raw.block)
+        if blocks:
+            self._block_closed.set()
+
+    def _sifted(self, bits: int, seconds: float) -> None:
+        self.status.batches += 1
+        self.status.sifted_bps = bits / seconds if seconds > 0 else 0.0
+
+    # --- sessions ---
+
+    async def _one_session(self) -> str:
+        """Why it ended."""
+        why: list[str] = []
+        try:
+            if self.session.restarted:
+                self.session.restarted = False
+            else:
+                self._phase(Phase.HANDSHAKE, self.session.refused or "waiting for the far module")
+                await self.session.open()
+            self._reset()
+            self._heard = self.desk.clock.monotonic()
+            async with asyncio.TaskGroup() as group:
+                await self._tasks(group)
+                group.create_task(self._distil_loop(), name="distil")
+                group.create_task(self._read(), name="read")
+                group.create_task(self._beat(), name="beat")
+                await self._welcome_peer()
+        except* (ChannelDown, SessionBroken, ProtocolError) as faults:
+            leaves = _leaves(faults)
+            why = [str(e) for e in leaves]
+            if any(isinstance(e, ChannelDown) for e in leaves):
+                self.session.close()
+        return "; ".join(dict.fromkeys(why)) or "the session ended"
+
+    def _lost(self, why: str) -> None:
+        for raw in self._closed:
+            self._aborted(raw, why)
+        self._closed.clear()
+        if not self.session.restarted:
+            self.session.close()
+        self.status.blocks_in_flight = 0
+        self.status.peer_ready = False
+        self._phase(Phase.OFFLINE, why)
+        self._event("session.lost", why=why)
+
+    async def _welcome_peer(self) -> None:
+        journal = self.desk.journal
+        if self.ME is Direction.ALICE:
+            # She decides: what she did not commit is aborted, whatever Bob has prepared.
+            for doubt in journal.in_doubt():
+                await self.desk.blocking(journal.abort, doubt.uuid)
+        doubts = tuple((d.uuid.bytes, d.round) for d in journal.in_doubt())
+        pool = journal.pool
+        await self.session.send(Welcome(pool.next_round, pool.written, journal.store.commits, doubts))
+        await self._send_note()
+
+    async def _read(self) -> None:
+        while True:
+            message, data = await self.session.receive()
+            self._heard = self.desk.clock.monotonic()
+            match message:
+                case Note():
+                    s = self.status
+                    s.peer_state, s.peer_why, s.peer_ready = message.state, message.why, message.ready
+                    self._changed.set()
+                case Welcome():
+                    await self._greeted(message)
+                case BlockMessage():
+                    self._distil_inbox.put_nowait((message, data))
+                case _:
+                    await self._dispatch(message, data)
+            if max(self._distil_inbox.qsize(), self._sift_inbox.qsize()) > MOST_UNREAD:
+                raise ProtocolError("the far end talks without being asked")
+
+    async def _greeted(self, welcome: Welcome) -> None:
+        if self._welcome is not None:
+            raise ProtocolError("a second WELCOME in one session")
+        self._welcome = welcome
+        self._event("session.open", peer=self.session.peer_serial)
+        self._phase(Phase.IDLE, "connected")
+        try:
+            await self.desk.blocking(self.desk.journal.pool.skip_to, welcome.next_round)
+        except PoolRefused as e:
+            self._pool_fault = str(e)
+        await self._on_welcome(welcome)
+        self._changed.set()
+
+    def _compare_pools(self) -> None:
+        """Once nothing is in doubt, both pools and stores must have seen the same commits."""
+        journal, welcome = self.desk.journal, self._welcome
+        if welcome is None:
+            return
+        mine = (journal.store.commits, journal.pool.written)
+        if mine != (welcome.commits, welcome.pool_bytes):
+            self._pool_fault = (
+                f"the pools differ: {mine[0]} blocks and {mine[1]} bytes here, {welcome.commits} and "
+                f"{welcome.pool_bytes} at the far module; re-key the pair"
+            )
+            self._event("pool.differs", why=self._pool_fault)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.note_s)
+            quiet = self.desk.clock.monotonic() - self._heard
+            if quiet > self.settings.silence_s:
+                raise SessionBroken(f"the far module has been silent for {quiet:.0f} s")
+            await self._send_note()
+            self._changed.set()
+
+    async def _send_note(self) -> None:
+        state, why = self._note
+        blocked = self._why_no_keys()
+        await self._try_send(Note(state or self.status.phase.value, blocked or why, blocked is None))
+        pool = self.desk.journal.pool
+        self.status.pool_rounds, low = pool.rounds_left, pool.low
+        if low and not self.status.pool_low:
+            self._event("pool.low", rounds=pool.rounds_left)
+        self.status.pool_low = low
+
+    async def _try_send(self, message: Message) -> None:
+        """For what may be lost with the session: the reader finds out about a cut."""
+        try:
+            await self.session.send(message)
+        except (ChannelDown, SessionBroken):
+            return
+
+    # --- distillation ---
+
+    async def _distil_loop(self) -> None:
+        while True:
+            while not self._closed:
+                self._block_closed.clear()
+                await self._block_closed.wait()
+            raw = self._closed[0]
+            try:
+                record = await self._distil(raw)
+            except BlockAborted as e:
+                self._aborted(raw, str(e))
+            else:
+                self._committed(record)
+            self._closed.popleft()
+            self.status.blocks_in_flight -= 1
+            self._wake.set()
+
+    def _aborted(self, raw: RawBlock, why: str) -> None:
+        self.status.blocks_aborted += 1
+        self.status.last_abort = why
+        self._event("block.aborted", run=raw.run, block=raw.block, why=why)
+
+    def _committed(self, record: BlockRecord) -> None:
+        s = self.status
+        s.blocks_committed += 1
+        s.qber_z, s.qber_x = record.qber_z, record.qber_x
+        s.secret_bps = record.keys * record.key_bits / record.seconds if record.seconds > 0 else 0.0
+        self._event(
+            "block.committed",
+            block=record.uuid,
+            keys=record.keys,
+            length_bits=record.length_bits,
+            leak_bits=record.leak_bits,
+            qber_z=record.qber_z,
+            qber_x=record.qber_x,
+        )
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
+    out: list[BaseException] = []
+    for e in group.exceptions:
+        out += _leaves(e) if isinstance(e, BaseExceptionGroup) else [e]
+    return out
+
+
+def block_id(raw: bytes) -> UUID:
+    """Raises ProtocolError."""
+    if len(raw) != 16:
+        raise ProtocolError("a block id has 16 bytes")
+    return UUID(bytes=raw)

@@ -81,6 +81,8 @@ class Settings:
     heater_resistance_ohm: tuple[float, float] = (60.0, 130.0)
     heater_monitor_divider: float = 4.0
     rail_tolerance: float = 0.05
+    # The supply monitor averages 16 conversions of 3.2 ms: one window that began before a change, and one after it.
+    rail_settle_s: float = 0.11
     settle_s: float = 0.003
     die_settle_s: float = 0.25
     modulator_v_pi: tuple[float, float] = (2.8, 5.4)

@@ -15,6 +15,7 @@ from typing import IO
 from qmodd.clock import Clock
 
 Scalar = str | int | float | bool | None
+RESERVED = frozenset({"seq", "t", "module", "event"})
 Listener = Callable[[dict[str, Scalar]], None]
 
 
@@ -37,6 +38,9 @@ class EventLog:
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - held for the life of the process
 
     def record(self, name: str, fields: Mapping[str, Scalar] | None = None) -> None:
+        """Raises ValueError for a field that would hide one of the log's own."""
+        if fields and (taken := sorted(RESERVED & fields.keys())):
+            raise ValueError(f"event {name}: field {taken[0]!r} is the log's own")
         self._seq += 1
         entry: dict[str, Scalar] = {
             "seq": self._seq,

@@ -204,9 +204,9 @@ class Rig:
 
 class _Monitors(Protocol):
     @property
-    def log_slope(self) -> Any: ...
+    def tia_vy_v(self) -> Any: ...
     @property
-    def log_intercept(self) -> Any: ...
+    def tia_iz_a(self) -> Any: ...
 
 
 class _Individual(Protocol):
@@ -217,7 +217,7 @@ class _Individual(Protocol):
 def analog_of(individual: _Individual) -> Analog:
     """Amplifier constants of an individual of `sim.individuals`."""
     m = individual.monitors
-    return Analog(np.asarray(m.log_slope, np.float64), np.asarray(m.log_intercept, np.float64))
+    return Analog(np.asarray(m.tia_vy_v, np.float64), np.asarray(m.tia_iz_a, np.float64))
 
 
 def build_rigs(world: Any, clock: SimClock) -> Mapping[str, Rig]:

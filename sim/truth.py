@@ -59,8 +59,8 @@ class Truth:
             mu=tuple(float(m) for m in light.photons[:8]),
             loss_db=light.loss_db,
             share_x=light.bob.kappa,
-            die_c=(modules[0].tec.die_c, modules[1].tec.die_c),
-            submount_c=(modules[0].tec.submount_c, modules[1].tec.submount_c),
+            die_c=(modules[0].plant.die_c, modules[1].plant.die_c),
+            submount_c=(modules[0].plant.submount_c, modules[1].plant.submount_c),
         )
 
     @property
@@ -70,12 +70,12 @@ class Truth:
     def tag_of_slot(self, slot: int) -> float:
         """Tag, ps, of a slot's early pulse at a detector without delay of its own."""
         self._world.advance()
-        return self._world.bob.tagger.tag_of_slot(slot)
+        return self._world.bob.clicks.tag_of_slot(slot)
 
     def clock_offset(self) -> float:
         """Bob's clock against Alice's, relative."""
         self._world.advance()
-        return self._world.bob.tagger.clock.y
+        return self._world.bob.clicks.clock.y
 
     def set_points(self) -> dict[str, float]:
         """Errors of every control from its set point, rad, -pi to pi; `a_` and `b_` where both modules have one."""

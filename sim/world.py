@@ -46,6 +46,7 @@ class World:
         self._clock = clock
         self._moment = clock.now()
         self._tick = math.floor(self._moment / TICK_S + 1e-6)
+        self._sliced = self._tick
         self._light: Light | None = None
         self._light_settled = -math.inf
         self._next_edge = -math.inf
@@ -81,7 +82,7 @@ class World:
     def pump(self, max_seconds: float) -> float:
         """Draw waiting clicks of at most about max_seconds; for a server's idle moments. Returns the seconds drawn."""
         self.advance()
-        return self.bob.tagger.pump(max_seconds)
+        return self.bob.clicks.pump(max_seconds)
 
     def light(self) -> Light:
         """Optics of the present, computed when something has changed."""
@@ -89,36 +90,40 @@ class World:
         if self._light is None or self._light_settled > now:
             self._light = self._compute_light()
             self._light_settled = max(self.alice.settling_until(), self.bob.settling_until())
-            self.bob.bank.note_rates(self._light.rates(self.alice.source.stretch_now()), now)
+            self.bob.bank.note_rates(self._light.rates(self.alice.pattern.stretch_now()), now)
         return self._light
 
     def _step(self, target: int) -> None:
         """To the next moment at which more than heat changes, or to the target."""
-        stop = min(target, (self._tick // DRIFT_TICKS + 1) * DRIFT_TICKS)
-        if self.bob.tagger.running:
-            stop = min(stop, self._tick + max(1, round(self.bob.tagger.slice_s() / TICK_S)))
+        slice_end = self._sliced + self._slice_ticks()
+        stop = min(target, (self._tick // DRIFT_TICKS + 1) * DRIFT_TICKS, max(slice_end, self._tick + 1))
         if self._next_edge < stop * TICK_S:
             stop = min(stop, max(self._tick + 1, math.ceil(self._next_edge / TICK_S)))
         for module in (self.alice, self.bob):
-            module.tec.run(self._tick, stop - self._tick, self.ambient_c)
+            module.plant.run(self._tick, stop - self._tick, self.ambient_c)
         self._tick = stop
         self._moment = t = max(self._moment, stop * TICK_S)
         self._light = None
-        if self.bob.tagger.running:
+        if stop >= slice_end or stop % DRIFT_TICKS == 0:
             self._close(t)
+            self._sliced = stop
         if stop % DRIFT_TICKS == 0:
             self._step_drifts(t)
         if t >= self._next_edge:
             self._close(t)
             self._apply_faults(t)
 
+    def _slice_ticks(self) -> int:
+        """Ticks after which waiting clicks are set aside with the optics of their time."""
+        clicks = self.bob.clicks
+        return min(DRIFT_TICKS, max(1, round(clicks.slice_s() / TICK_S))) if clicks.running else DRIFT_TICKS
+
     def _close(self, t: float) -> None:
-        self.bob.tagger.close()
+        self.bob.clicks.close()
         self.bob.meter.note(t)
 
     def _step_drifts(self, t: float) -> None:
         s, d = self.scenario, self._drifts
-        self.bob.meter.note(t)
         d.step()
         swing = s.ambient.swing_c * math.sin(2.0 * math.pi * t / DAY_S) + d["ambient"]
         self.ambient_c = s.ambient.mean_c + s.drifts.ambient * swing
@@ -131,7 +136,7 @@ class World:
         self.fibre.warmer_k = s.drifts.fibre * (self.ambient_c - s.ambient.mean_c)
         self.fibre.turn_polarisation(self._kick(d.row("polarisation")))
         self.bob.alignment = self.fibre.alignment
-        self.bob.tagger.clock.set_offset(round(t * 1e12), self._clock_offset + d["bob clock"])
+        self.bob.clicks.clock.set_offset(round(t * 1e12), self._clock_offset + d["bob clock"])
         self._light = None
 
     def _kick(self, walk: Floats) -> tuple[float, float, float]:
@@ -165,11 +170,11 @@ class World:
         turn = bob.phi + 2.0 * math.pi * self.alice.detuning_hz() * (BIN_S - i.tau_mismatch_s)
         darks = self.bob.bank.dark_rates(self.bob.warmer_k)
         continuous = self.alice.continuous_photons()
-        return light_of(alice, bob, self.fibre.loss_db, continuous, turn, darks, self.alice.source.period_s)
+        return light_of(alice, bob, self.fibre.loss_db, continuous, turn, darks, self.alice.pattern.period_s)
 
     def _expected_rates(self) -> Floats:
         i = self.bob.individual
-        rates = self.light().rates(self.alice.source.stretch_now())
+        rates = self.light().rates(self.alice.pattern.stretch_now())
         return np.where(self.bob.bank.latched, 0.0, observed_rate(rates, i.dead_ps * 1e-12, i.recovery_ps * 1e-12))
 
     def _make_alice(self, source: Source) -> Alice:
@@ -190,7 +195,7 @@ class World:
         after = np.array([[s.detection.afterpulse] * 3, [s.detection.afterpulse_ns * 1e3] * 3])
         parameters = np.vstack([i.dead_ps, i.recovery_ps, after])
         jitter = np.array([jitter_table(fwhm) for fwhm in i.jitter_fwhm_ps])
-        bob.tagger = Tagger(
+        bob.clicks = Tagger(
             self,
             source,
             BobClock(self._clock_offset),
@@ -199,6 +204,7 @@ class World:
             lambda: (self.fibre.transit_ps, self.fibre.delay_ps),
             stream(s.seed, "clicks"),
         )
+        bob.tagger = bob.clicks
         bob.meter = RateMeter(self._expected_rates, stream(s.seed, "rates"))
         bob.expose = self.light
         bob.arriving_w = lambda: self.alice.output_watts() * 10.0 ** (-self.fibre.loss_db / 10.0)

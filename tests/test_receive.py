@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import json
+import os
+import signal
 import stat
 from pathlib import Path
 from uuid import UUID
@@ -19,7 +22,7 @@ from qmodd.identity import KEY_ACK_CONTEXT, Recipient, Signer
 from qmodd.keys import envelope as e
 from qmodd.messages import KeyAck, KeyAckBody
 from qmodd.receive import NotBelieved, Receiver, SettingsError, Window, load_settings, read_digests
-from tests.uplink_fakes import START, HandClock
+from tests.uplink_fakes import START, HandClock, until
 
 ALICE = Signer("alice", SigningKey.generate())
 KMS = Recipient("kms", OpeningKey.generate(), SigningKey.generate())
@@ -189,3 +192,22 @@ def test_the_command_names_wrong_configuration_and_exports(tmp_path: Path, capsy
     out = capsys.readouterr()
     assert out.out == "{}\n"
     assert "kms.key: cannot be read" in out.err
+
+
+async def test_sigterm_ends_it(tmp_path: Path, receiver: Receiver) -> None:
+    settings = receive.ReceiveSettings.model_validate(
+        {
+            "identity": tmp_path,
+            "store": tmp_path,
+            "broker": {"url": "mqtt://127.0.0.1:1"},
+            "sender": [{"serial": "QM-A-0001", "public": tmp_path}],
+        }
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        serving = group.create_task(receive._until_stopped(settings, receiver))
+        await until(lambda: signal.getsignal(signal.SIGTERM) is not before)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)

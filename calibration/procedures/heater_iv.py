@@ -31,7 +31,7 @@ class HeaterIV(Procedure):
         fits: dict[str, Resistance] = {}
         for channel in channels:
             await context.heaters.set_current(channel, 0.0)
-        await context.settle()
+        await context.sleep(context.settings.rail_settle_s)
         idle_a = (await context.rail.read()).current_a
         try:
             for i, channel in enumerate(channels):
@@ -66,6 +66,7 @@ class HeaterIV(Procedure):
                 voltages[k] = volts * context.settings.heater_monitor_divider
                 if k == 0:
                     await self._diagnose(context, channel, float(amperes), float(voltages[0]))
+            await context.sleep(context.settings.rail_settle_s)
             drawn = (await context.rail.read()).current_a - idle_a
         finally:
             await context.heaters.set_current(channel, 0.0)

@@ -17,6 +17,8 @@ from drivers.roles import LightMode
 
 Tags = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
 MAX_TAGS = 400_000
+# The transmitter's attenuator sits at about 26 dB of 0.8 to 40: this much less and more light it can give.
+LEAST_SCALE, MOST_SCALE = 0.1, 100.0
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,14 @@ async def choose_scale(context: CalibrationContext, state: int = 0) -> float:
 
     Raises FitRefused when the fibre carries none.
     """
-    scale, seen = 0.02, 0.0
+    scale, seen = LEAST_SCALE, 0.0
     for _ in range(4):
         await illuminate(context, state, scale)
         seen = float((await total_rates(context, 0.02)).sum())
         ratio = context.settings.target_rate / max(seen, 1.0)
         if 0.5 < ratio < 2.0:
             return scale
-        scale = min(max(scale * min(ratio, 50.0), 1e-3), 60.0)
+        scale = min(max(scale * min(ratio, 20.0), LEAST_SCALE), MOST_SCALE)
     await illuminate(context, state, scale)
     seen = float((await total_rates(context, 0.02)).sum())
     if seen < 0.02 * context.settings.target_rate:

@@ -217,8 +217,8 @@ class Core:
     async def run(self) -> None:
         """Until cancelled; then outputs are safe, keys and events on disk."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._close)
             stack.push_async_callback(self.injected.kernels.close)
+            stack.callback(self.events.record, "core.stopped")
             self.events.record("core.started", {"version": __version__, "role": self.config.module.role})
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._serve_door(), name="door")
@@ -236,8 +236,8 @@ class Core:
             self.delivery.deliver()
             await asyncio.sleep(DELIVERY_PERIOD_S)
 
-    def _close(self) -> None:
-        self.events.record("core.stopped")
+    def close(self) -> None:
+        """Files and databases, after `run` has ended."""
         self.events.close()
         self.outbox.close()
         self.database.close()

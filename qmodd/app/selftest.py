@@ -43,11 +43,11 @@ async def quick_selftest(module: Module) -> list[CheckResult]:
     """
     checks: list[CheckResult] = []
     rail = await module.rail.read()
-    checks.append(CheckResult("heater rail voltage", rail.bus_v, "V", *RAIL_V))
-    checks.append(CheckResult("heater rail idle current", rail.current_a, "A", *RAIL_IDLE_A))
+    checks.append(CheckResult("heater_rail_voltage", rail.bus_v, "V", *RAIL_V))
+    checks.append(CheckResult("heater_rail_idle_current", rail.current_a, "A", *RAIL_IDLE_A))
     volts = await module.adc.read_volts(4)
-    checks.append(CheckResult("ADC shorted input", volts["short"], "V", *SHORT_V))
-    checks.append(CheckResult("submount temperature", await module.submount.read_celsius(), "C", *WITNESS_C))
+    checks.append(CheckResult("adc_shorted_input", volts["short"], "V", *SHORT_V))
+    checks.append(CheckResult("submount_temperature", await module.submount.read_celsius(), "C", *WITNESS_C))
     checks.append(await _spare_is_open(module))
     if failed := [c.why for c in checks if not c.ok]:
         raise NotReady("self-test: " + "; ".join(failed))
@@ -62,4 +62,4 @@ async def _spare_is_open(module: Module) -> CheckResult:
         flagged = await heaters.open_circuits()
     finally:
         await heaters.set_current("spare", 0.0)
-    return CheckResult("open-circuit flag of the spare channel alone", float(flagged == {"spare"}), "", 1.0, 1.0)
+    return CheckResult("open_circuit_flag_of_spare_alone", float(flagged == {"spare"}), "", 1.0, 1.0)

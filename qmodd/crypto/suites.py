@@ -193,10 +193,12 @@ def wipe(buffer: bytearray) -> None:
 
 
 def write_key_file(path: Path, kind: str, name: str, parts: dict[str, bytes], *, secret: bool) -> Path:
-    """JSON file {kind, name, parts in base64}; mode 0600 from its first byte when secret, durable before it returns."""
+    """JSON file {kind, name, parts in base64}; mode 0600 from its first byte when secret, durable before it returns.
+
+    Raises FileExistsError rather than overwrite a key.
+    """
     content = {"kind": kind, "name": name, **{k: base64.b64encode(v).decode() for k, v in parts.items()}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
     with os.fdopen(fd, "w", encoding="utf-8") as f:
         json.dump(content, f, indent=1)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from qmodd.identity import provision_identities
+from qmodd.randomness import Randomness
+
+PRE_SHARED_BYTES = 262_144
 SERIALS = {"alice": "QM-A-0001", "bob": "QM-B-0001"}
 
 
@@ -76,3 +82,20 @@ def configuration(role: str, endpoints: dict[str, Any], places: Places, settings
         if n > 1:
             raise ValueError(f"{key!r} is {n} times in {role}.toml")
     return text
+
+
+def provision_site(secrets: Path, now: datetime, randomness: Randomness) -> None:
+    """All secrets of a pair of test sites, under the names that configs/ use. Production brings its own."""
+    secrets.mkdir(parents=True, exist_ok=True)
+    provision_identities(secrets, now, modules=tuple(SERIALS), recipients=("kms-a", "kms-b"))
+    shared = randomness.bytes(PRE_SHARED_BYTES)
+    for name in SERIALS:
+        write_secret(secrets / f"{name}.psk", shared)
+        write_secret(secrets / f"{name}.kek", randomness.bytes(32))
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Mode 0600 from the first byte on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
+        f.write(data)

@@ -298,7 +298,7 @@ def _plan(
         mu=facts.mu,
         p_mu=facts.p_mu,
         p_x=facts.p_x,
-        proof=s.proof,
+        proof=s.proof.value,
         eps_sec=s.eps_sec,
         eps_cor=s.eps_cor,
         n_z=s.n_z,

@@ -13,7 +13,7 @@ from qmodd.keys.blocks import BlockBuilder, RawBlock
 from qmodd.keys.bob_distil import BobDistiller
 from qmodd.keys.conversation import Desk
 from qmodd.keys.counts import BatchReport
-from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
+from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id, honour_cancellation
 from qmodd.keys.frames import FrameBatch
 from qmodd.keys.protocol import (
     MAX_TEXT,
@@ -207,6 +207,7 @@ class BobEngine(Engine):
                 feeding.cancel()
         except* RUN_FAULTS as faults:
             ended.append(ValueError("; ".join(str(e) for e in faults.exceptions)))
+        honour_cancellation()
         if ended:
             raise ended[0]
 

@@ -140,7 +140,7 @@ class KeyDelivery:
             for _, key in keys:
                 wipe(key)
         self.store.mark_delivered(ids)
-        self.audit("key.sealed", {"recipient": recipient, "keys": len(ids), "seq": seq})
+        self.audit("key.sealed", {"recipient": recipient, "keys": len(ids), "batch_seq": seq})
 
     def _queue(self, recipient: str, ids: list[UUID], keys: list[bytearray]) -> int:
         to, facts, uuid = self.recipients[recipient], self.describe(ids), self.randomness.uuid()

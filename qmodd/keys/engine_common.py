@@ -12,6 +12,7 @@ from qmodd.channel import ChannelDown, MessageChannel
 from qmodd.keys.authentication import Direction, SessionBroken
 from qmodd.keys.blocks import Flags, RawBlock
 from qmodd.keys.conversation import BlockAborted, Desk, Inbox
+from qmodd.keys.estimation import binary_entropy
 from qmodd.keys.kernels import WorkerDied
 from qmodd.keys.pool import PoolRefused
 from qmodd.keys.protocol import BlockMessage, Message, Note, ProtocolError, Stop, Welcome
@@ -81,6 +82,7 @@ class Engine(ABC):
             await self._channel.wait_connected()
             why = await self._one_session()
             self._lost(why)
+            honour_cancellation()
             if self._channel.connected and not self.session.restarted:
                 await asyncio.sleep(min(self.settings.retry_s, 0.2))
 
@@ -313,6 +315,8 @@ class Engine(ABC):
         s = self.status
         s.blocks_committed += 1
         s.qber_z, s.qber_x = record.qber_z, record.qber_x
+        ideal = sum(record.n_z) * binary_entropy(record.qber_z)
+        s.efficiency = record.leak_bits / ideal if ideal > 0 else 0.0
         s.secret_bps = record.keys * record.key_bits / record.seconds if record.seconds > 0 else 0.0
         self._event(
             "block.committed",
@@ -330,6 +334,14 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
     for e in group.exceptions:
         out += _leaves(e) if isinstance(e, BaseExceptionGroup) else [e]
     return out
+
+
+def honour_cancellation() -> None:
+    """A TaskGroup that fails at the moment when its task is cancelled from outside reports the failure only; whoever
+    handles that failure must not go on as if nothing else had happened."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def block_id(raw: bytes) -> UUID:

@@ -18,7 +18,8 @@ from qmodd.cbor import decode as decode_cbor
 from qmodd.cbor import encode as encode_cbor
 
 PROTOCOL_VERSION = 1
-MAX_MESSAGE_BYTES = 16 << 20
+# The relay carries frames of 8 MiB; the session's header and tag and the door's own fields go on top.
+MAX_MESSAGE_BYTES = (8 << 20) - 4096
 MAX_TEXT = 512
 MAX_ITEMS = 65_536
 

@@ -16,6 +16,7 @@ from sim.physics.module import PHOTON_J, Module
 from sim.physics.optics import AliceOptics, balanced, carver_off, decoy_transmission, from_db, mzm, photons_of
 from sim.physics.source import BIN_S, PULSED, Source
 from sim.physics.thermal import Stage, ThermalPlant
+from sim.ports import SourcePort
 from sim.scenario import Drifts as DriftScales
 
 Floats = npt.NDArray[np.float64]
@@ -30,7 +31,10 @@ ROOT_DAY = math.sqrt(86400.0)
 
 
 class Alice(Module):
-    """Everything off and dark at the start. Light powers are W inside, photons a slot at the output."""
+    """Everything off and dark at the start. Light is in W inside, in photons a slot at the output.
+
+    `pattern` is what stands behind `source`.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,8 @@ class Alice(Module):
             stage, "alice", individual.serial, individual.heaters, individual.monitors, tec, drifts, now, scales.phase
         )
         self.individual = individual
-        self.source = source
+        self.source: SourcePort = source
+        self.pattern = source
         self._scales = scales
         self._modulators = (individual.carver, individual.state, individual.decoy)
         self._creep = BiasCreep(self._modulators, scales.bias)
@@ -104,14 +109,14 @@ class Alice(Module):
 
     def biases(self) -> Floats:
         """Phases of C, S (from null) and D (from peak), rad, shape (3,)."""
-        return self._creep.phases(self.tec.die_c, self._scales.bias * self._drifts.row("alice bias"))
+        return self._creep.phases(self.plant.die_c, self._scales.bias * self._drifts.row("alice bias"))
 
     def optics(self, receiver_mismatch_s: float) -> AliceOptics:
         """Control state now. receiver_mismatch_s: this AMZI's delay less the receiver's, s."""
         i = self.individual
         phase = self.phases()
         bias = self.biases()
-        rf = self.source.rf
+        rf = self.pattern.rf
         long = from_db(i.long_db)
         turn = phase[PHASE] + self.extra_phase + 2.0 * math.pi * self.detuning_hz() * receiver_mismatch_s
         return AliceOptics(
@@ -136,7 +141,7 @@ class Alice(Module):
     def continuous_photons(self) -> float:
         """Unmodulated light (source OFF or CW) at the output, photons a slot."""
         watts = self._continuous_watts() * self._after_tap() * self._shutter() * self._outside()
-        return watts * self.source.period_s / PHOTON_J
+        return watts * self.pattern.period_s / PHOTON_J
 
     def output_watts(self) -> float:
         """Mean power into the fibre, W."""
@@ -208,17 +213,17 @@ class Alice(Module):
     def _between_watts(self) -> float:
         """Mean power behind D that leaks between the state modulator's windows."""
         off, s, d = self._undriven()
-        share = 1.0 - 2.0 * WINDOW_PS / self.source.period_ps
+        share = 1.0 - 2.0 * WINDOW_PS / self.pattern.period_ps
         return self._amzi_watts() * off * 0.5 * sum(self._arms()) * s * d * self._insertion() * share
 
     def _mean_watts(self) -> float:
         """Mean power behind D, before the tap of PA3, in the mode that the source is in."""
-        stretch = self.source.stretch_now()
+        stretch = self.pattern.stretch_now()
         if stretch.mode not in PULSED:
             return self._continuous_watts()
         at_output = float(stretch.weights() @ photons_of(self.optics(0.0)))
         through = self._after_tap() * self._shutter() * self._outside()
-        return at_output * PHOTON_J / (through * self.source.period_s) + self._between_watts()
+        return at_output * PHOTON_J / (through * self.pattern.period_s) + self._between_watts()
 
     def _monitor_watts(self) -> Floats:
         """In front of each tap, by ADC channel, shape (8,)."""
@@ -237,9 +242,9 @@ class Alice(Module):
     def _second_output_watts(self) -> float:
         """The AMZI's other output: a fringe for unmodulated light, none for pulses."""
         off, _, _ = self._undriven()
-        if self.source.stretch_now().mode not in PULSED:
+        if self.pattern.stretch_now().mode not in PULSED:
             return self._amzi_watts() * off * 0.5 * (sum(self._arms()) - self._fringe())
-        theta = math.pi * self.source.rf["carver"] / self.individual.carver.v_rf
+        theta = math.pi * self.pattern.rf["carver"] / self.individual.carver.v_rf
         on = math.sin((theta + self.biases()[CARVER]) / 2.0) ** 2
-        duty = CARVED_PULSE_PS / self.source.period_ps
+        duty = CARVED_PULSE_PS / self.pattern.period_ps
         return self._amzi_watts() * (on * duty + (1.0 - duty) * off) * 0.5 * sum(self._arms())

@@ -17,6 +17,7 @@ from sim.physics.optics import BobOptics, balanced, from_db
 from sim.physics.rates import RateMeter
 from sim.physics.tagger import Tagger
 from sim.physics.thermal import Stage, ThermalPlant
+from sim.ports import TaggerPort
 from sim.scenario import Drifts as DriftScales
 
 Floats = npt.NDArray[np.float64]
@@ -33,9 +34,10 @@ def shutter_db(volts: float) -> float:
 
 
 class Bob(Module):
-    """Shutter closed and detectors unbiased at the start."""
+    """Shutter closed and detectors unbiased at the start. `clicks` is what stands behind `tagger`."""
 
-    tagger: Tagger
+    tagger: TaggerPort
+    clicks: Tagger
     meter: RateMeter
 
     def __init__(

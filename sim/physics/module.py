@@ -12,6 +12,7 @@ from sim.individuals import CHANNEL_HZ, HEATERS, PLANCK, Heaters, Monitors
 from sim.physics.drifts import Drifts
 from sim.physics.heaters import CALIBRATION_C, HeaterBank
 from sim.physics.thermal import Stage, TecWiring, ThermalPlant
+from sim.ports import TecPort
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,7 +22,10 @@ DARK_DOUBLES_K = 10.0
 
 
 class Module:
-    """Common part of `AlicePort` and `BobPort`. Heater channel 2 is the AMZI's phase on both sides."""
+    """Common part of `AlicePort` and `BobPort`. Heater channel 2 is the AMZI's phase on both sides.
+
+    `plant` is what stands behind `tec`.
+    """
 
     def __init__(
         self,
@@ -37,7 +41,8 @@ class Module:
     ) -> None:
         self.name = name
         self.serial = serial
-        self.tec = tec
+        self.tec: TecPort = tec
+        self.plant = tec
         self.monitors = monitors
         self._stage = stage
         self._now = now
@@ -54,12 +59,12 @@ class Module:
         """Raises ValueError for a channel that the part does not have."""
         self._stage.before_change()
         self._bank.set_current(channel, amperes, self._now())
-        self.tec.set_heat(self._bank.heat())
+        self.plant.set_heat(self._bank.heat())
 
     def set_heater_rail(self, on: bool) -> None:
         self._stage.before_change()
         self._bank.set_rail(on, self._now())
-        self.tec.set_heat(self._bank.heat())
+        self.plant.set_heat(self._bank.heat())
 
     def heater_voltage(self, channel: int) -> float:
         self._stage.advance()
@@ -75,11 +80,11 @@ class Module:
 
     def submount_c(self) -> float:
         self._stage.advance()
-        return self.tec.submount_c
+        return self.plant.submount_c
 
     def phases(self) -> Floats:
         """Phase of every element now, rad, shape (4,) (truth; does not move the world)."""
-        key = (self._now(), self.tec.die_c, self._bank.changes)
+        key = (self._now(), self.plant.die_c, self._bank.changes)
         if key != self._phases_key:
             self._phases = self._bank.phases(key[0], key[1], self._walk)
             self._phases_key = key
@@ -99,15 +104,15 @@ class Module:
         broken = np.array([bool(faults.active("open", f"{self.name}.heater.{i}", t)) for i in range(HEATERS)])
         shorted = np.array([bool(faults.active("short", f"{self.name}.heater.{i}", t)) for i in range(HEATERS)])
         self._bank.set_faults(broken, shorted, self._now())
-        self.tec.set_heat(self._bank.heat())
+        self.plant.set_heat(self._bank.heat())
         fan = faults.active("fan", f"{self.name}.tec", t)
         factor = fan.number(4.0) if fan else 1.0
-        self.tec.set_wiring(TecWiring(bool(faults.active("reversed", f"{self.name}.tec", t)), factor))
+        self.plant.set_wiring(TecWiring(bool(faults.active("reversed", f"{self.name}.tec", t)), factor))
         bright = faults.active("bright", f"{self.name}.input", t)
         self.foreign_w = bright.number(1e-6) if bright else 0.0
 
     def currents(self, watts: Floats) -> Floats:
         """Photocurrents, A, for powers in front of the taps, W, shape (8,) by ADC channel; dark currents included."""
-        warmer = 2.0 ** ((self.tec.die_c - CALIBRATION_C) / DARK_DOUBLES_K)
+        warmer = 2.0 ** ((self.plant.die_c - CALIBRATION_C) / DARK_DOUBLES_K)
         out: Floats = watts * self.monitors.tap * self.monitors.responsivity + self.monitors.dark * warmer
         return out

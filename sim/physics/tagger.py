@@ -126,7 +126,7 @@ class Tagger:
         return self._gate != (0, 0)
 
     def slice_s(self) -> float:
-        """World time that one slice should cover: 20 ms of open slots."""
+        """World time, s, that one slice should cover: 20 ms of open slots."""
         return SLICE_S / self._open_share()
 
     def start(self) -> None:

@@ -101,8 +101,10 @@ async def receive(reader: asyncio.StreamReader) -> Message:
 class HislipServer:
     """Serves one instrument as hislip0 on one port; clients' messages are executed one after another."""
 
-    def __init__(self, twin: ScpiTwin) -> None:
+    def __init__(self, twin: ScpiTwin, *, speed: float = 1.0) -> None:
+        """`speed`: world seconds a real second."""
         self._twin = twin
+        self._speed = speed
         self._listening = Listening(self._serve, limit=4 * CHUNK)
         self._sessions: dict[int, Session] = {}
         self._last_id = 0
@@ -117,6 +119,9 @@ class HislipServer:
         await self._listening.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._twin.present:
+            writer.transport.abort()
+            return
         try:
             first = await receive(reader)
             if first.type == Type.INITIALIZE:
@@ -142,7 +147,7 @@ class HislipServer:
                     raise FatalError(NOT_BOTH_CHANNELS, "the asynchronous channel is missing")
                 await self._on_sync(session, message)
         finally:
-            self._end(session)
+            self._end(session, session.other)
 
     async def _on_sync(self, session: Session, message: Message) -> None:
         match message.type:
@@ -170,7 +175,11 @@ class HislipServer:
         while self._locks.shuts_out(session.id):
             self._released.clear()
             await self._released.wait()
+        if not self._twin.present:
+            raise ConnectionResetError("unplugged")
         response = self._twin.execute(program)
+        if self._twin.late_s:
+            await asyncio.sleep(self._twin.late_s / self._speed)
         if response is not None:
             await self._respond(session, terminated(response), message_id)
 
@@ -196,7 +205,7 @@ class HislipServer:
                 writer.write(await self._on_async(session, await receive(reader)))
                 await writer.drain()
         finally:
-            self._end(session)
+            self._end(session, session.sync)
 
     async def _on_async(self, session: Session, message: Message) -> bytes:
         match message.type:
@@ -232,11 +241,10 @@ class HislipServer:
             return 0
         return code
 
-    def _end(self, session: Session) -> None:
-        """Either channel closed: the session is over."""
+    def _end(self, session: Session, remaining: asyncio.StreamWriter | None) -> None:
+        """One channel ended: the session is over, and so is the remaining one."""
         self._sessions.pop(session.id, None)
         self._locks.forget(session.id)
         self._released.set()
-        session.sync.close()
-        if session.other is not None:
-            session.other.close()
+        if remaining is not None:
+            remaining.close()

@@ -6,8 +6,15 @@ from typing import Protocol
 
 
 class ScpiTwin(Protocol):
-    """An instrument that takes whole program messages, binary blocks included."""
+    """An instrument that takes whole program messages, binary blocks included.
 
+    `late_s`: world seconds by which the reply of the last message is to be held back. `present`: False while unplugged.
+    """
+
+    @property
+    def late_s(self) -> float: ...
+    @property
+    def present(self) -> bool: ...
     def execute(self, message: bytes, /) -> bytes | None:
         """The response message, with or without its final newline; None when there is none."""
         ...
@@ -50,11 +57,11 @@ class MessageSplitter:
         self._limit = limit
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Messages complete by now, without their newline. Raises ValueError when one grows beyond the limit."""
+        """Messages complete by now, without their newline (a carriage return before it stays). Raises ValueError when one grows beyond the limit."""
         self._buffer += data
         messages = []
         while (end := self._next_end()) is not None:
-            messages.append(bytes(self._buffer[:end]).rstrip(b"\r"))
+            messages.append(bytes(self._buffer[:end]))
             del self._buffer[: end + 1]
             self._at = 0
         if len(self._buffer) > self._limit:

@@ -37,7 +37,9 @@ class WorldTwin(Protocol):
 
 
 class RigTwin(BusTwins, Protocol):
-    """One module's electronics, by name (sim.rig.Rig)."""
+    """One module's electronics, by name (sim.rig.Rig). `tick` keeps its timers going without bus traffic."""
+
+    def tick(self) -> None: ...
 
     @property
     def serial(self) -> Mapping[str, SerialTwin]: ...
@@ -97,6 +99,8 @@ class WorldServer:
         """Keep the world at its clock and pass on what instruments say by themselves, until cancelled."""
         while True:
             drawn = self._world.pump(SLICE_S * self._speed)
+            for rig in self._rigs.values():
+                rig.tick()
             now = self._clock.now()
             for poll in self._polls:
                 poll(now)
@@ -120,7 +124,7 @@ class WorldServer:
         for name, line in rig.serial.items():
             found.serial[name] = str(self._open_serial(stack, module, name, line))
         for name, instrument in rig.scpi.items():
-            hislip = HislipServer(instrument)
+            hislip = HislipServer(instrument, speed=self._speed)
             port = await hislip.start(where.HOST, self._ports.get((module, name), 0))
             stack.push_async_callback(hislip.close)
             found.visa[name] = where.hislip_resource(port)

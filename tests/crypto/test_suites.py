@@ -95,6 +95,8 @@ def test_a_secret_key_file_is_closed_to_others_and_refused_when_opened_up(tmp_pa
     path = suites.write_key_file(tmp_path / "a" / "k.key", "kind", "n", {"private": b"x" * 5}, secret=True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert suites.read_key_file(path, "kind", "private", secret=True) == ("n", [b"x" * 5])
+    with pytest.raises(FileExistsError):
+        suites.write_key_file(path, "kind", "n", {"private": b"y"}, secret=True)
     os.chmod(path, 0o640)
     with pytest.raises(BadKeyFile, match=r"k\.key: mode 0640"):
         suites.read_key_file(path, "kind", "private", secret=True)

@@ -253,6 +253,41 @@ def test_drawing_early_or_late_is_the_same() -> None:
     assert seen[0][2] == seen[1][2]
 
 
+def test_a_closed_gate_draws_nothing_but_time_goes_on() -> None:
+    p = Pair(seed=6)
+    p.power_up(1.0)
+    p.tagger.set_gate(1_000_000_000, 10_000_000_000_000)
+    p.tagger.start()
+    p.advance(3.0)
+    p.tagger.collect()
+    p.advance(3.0)
+    times, _, upto = p.tagger.collect()
+    assert len(times) == 0
+    assert upto > 5.9e12
+
+
+def test_too_many_clicks_for_the_buffers_are_an_error() -> None:
+    p = Pair(seed=6)
+    p.power_up(1.0)
+    p.alice.set_bias(3, 1.0)
+    p.tagger.start()
+    p.bob.clicks._photon_times = np.empty(2)
+    p.advance(1.0)
+    with pytest.raises(OverflowError, match="detections"):
+        p.tagger.collect()
+
+
+def test_clicks_that_cross_the_edge_of_a_slice_are_sorted() -> None:
+    p = Pair(seed=6)
+    p.tagger.start()
+    for times, channels in (([10, 30], [0, 1]), ([20, 10**15], [2, 0])):
+        p.bob.clicks._ready.append((np.array(times), np.array(channels, np.uint8)))
+    p.advance(0.1)
+    times, channels, _ = p.tagger.collect()
+    assert times.tolist() == [10, 20, 30]
+    assert channels.tolist() == [0, 2, 1]
+
+
 def test_a_long_sleep_is_stepped_inside() -> None:
     a, b = Pair(seed=2), Pair(seed=2)
     for p in (a, b):

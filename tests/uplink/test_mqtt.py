@@ -177,6 +177,7 @@ async def test_a_broker_that_is_away_costs_no_event_and_no_key(tmp_path: Path) -
     async with site(tmp_path, broker.url) as s, running(s.door.run(), s.uplink()) as group:
         await s.log.until("broker.connected")
         broker.process.kill()
+        broker.stop()
         await s.log.until("broker.lost")
         s.keys.distil(3)
         s.delivery.deliver()
@@ -197,13 +198,15 @@ async def test_a_broker_that_is_away_costs_no_event_and_no_key(tmp_path: Path) -
 
 
 @pytest.mark.processes
-async def test_a_key_that_nobody_subscribes_to_is_undelivered(tmp_path: Path, mosquitto: BrokerHandle) -> None:
-    async with site(tmp_path, mosquitto.url) as s, running(s.door.run(), s.uplink()):
+async def test_a_key_that_nobody_subscribes_to_is_undelivered(tmp_path: Path) -> None:
+    broker = await start_broker(tmp_path / "broker", embedded=False)
+    async with site(tmp_path, broker.url) as s, running(s.door.run(), s.uplink()):
         await s.log.until("broker.connected")
         s.keys.distil(1)
         s.delivery.deliver()
         await until(lambda: bool(s.door._attempts))
         assert s.outbox.counts() == {"key_waiting": 1}
+    broker.stop()
 
 
 @pytest.mark.processes
@@ -376,7 +379,6 @@ async def test_an_uplink_of_another_module_does_not_serve_this_core(tmp_path: Pa
         settings = s.settings.model_copy(update={"serial": "QM-X-0001"})
         async with running(s.door.run(), run_uplink(settings, SeededRandomness(1), s.uplink_log)):
             async with asyncio.timeout(10):
-                while "core is module" not in str(
-                    await s.uplink_log.until("door.down", s.uplink_log.names.count("door.down") + 1)
-                ):
-                    pass
+                count = 1
+                while "core is module" not in str(await s.uplink_log.until("door.down", count)):
+                    count += 1

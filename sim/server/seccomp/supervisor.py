@@ -111,7 +111,9 @@ def exec_supervised(
     try:
         pid, listener = _start(program, argv, machine, before)
         if isinstance(listener, OSError):
-            os.waitpid(pid, 0)
+            _, status = os.waitpid(pid, 0)
+            if exit_code(status) == EXIT_NOT_STARTED:
+                return EXIT_NOT_STARTED
             return _refuse(f"the kernel refuses seccomp user notification ({listener.strerror})")
         served = Served.of(device_paths)
         dispatcher = Dispatcher(

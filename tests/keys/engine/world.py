@@ -16,6 +16,7 @@ from drivers.roles import LightMode, TagBlock
 from qmodd.channel import ChannelDown
 from qmodd.clock import LoopClock
 from qmodd.keys.alice_engine import AliceEngine
+from qmodd.keys.authentication import Direction, Transcript
 from qmodd.keys.blocks import RawBlock
 from qmodd.keys.bob_engine import BobEngine
 from qmodd.keys.conversation import Blocking, Desk
@@ -26,8 +27,10 @@ from qmodd.keys.framesync import sync_bits
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import InlineKernels, Kernels
 from qmodd.keys.pool import Pool
+from qmodd.keys.protocol import Plan
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, PlanFacts
+from qmodd.keys.sifting import Sifted
 from qmodd.keys.store import Database, KeyStore, load_kek
 from qmodd.provision import KEK_FILE, PRE_SHARED_FILE, provision
 from qmodd.randomness import SeededRandomness
@@ -120,8 +123,8 @@ class Link:
     """125 MHz of slots; `rate` detections a second at random slots; perfect detectors but for `errors`."""
 
     seed: int = 1
-    rate: float = 120_000.0
-    errors: float = 0.01
+    rate: float = 500_000.0
+    errors: float = 0.005
     offset_ps: int = 7_000_000_123_456
     y: float = 1e-6
     start_slot: int = 3_000_000_000
@@ -285,7 +288,7 @@ class Module:
 
 
 SETTINGS = EngineSettings(
-    serial=ALICE, link_id=LINK, eps_sec=1e-2, eps_cor=1e-15, n_z=20_000, key_bits=128, replenish_bytes=160, holdoff=1
+    serial=ALICE, link_id=LINK, eps_sec=1e-2, eps_cor=1e-15, n_z=65_536, key_bits=128, replenish_bytes=160, holdoff=1
 )
 
 
@@ -316,11 +319,8 @@ def pool_bytes(m: Module) -> bytes:
 # --- blocks without light ---
 
 
-def raw_blocks(plan: Any, n_z: int, n_x: int, errors: float, seed: int) -> tuple[RawBlock, RawBlock]:
+def raw_blocks(plan: Plan, block: int, n_z: int, n_x: int, errors: float, seed: int) -> tuple[RawBlock, RawBlock]:
     """The same detections as both sides keep them."""
-    from qmodd.keys.authentication import Direction, Transcript
-    from qmodd.keys.sifting import Sifted
-
     rng = np.random.default_rng(seed)
     n = n_z + n_x
     basis = np.zeros(n, np.uint8)
@@ -334,8 +334,16 @@ def raw_blocks(plan: Any, n_z: int, n_x: int, errors: float, seed: int) -> tuple
     for own, heard in ((bit, np.zeros(n, np.uint8)), (bit ^ wrong, peer)):
         said = Transcript()
         said.add(Direction.ALICE, b"plan")
-        out.append(RawBlock(plan.run, plan.block, plan.plan, plan.plan.mu, Sifted(slots, basis, own, decoy, heard), said, 0.0))
+        out.append(RawBlock(plan.run, block, plan, plan.mu, Sifted(slots, basis, own, decoy, heard), said, 0.0))
     return out[0], out[1]
+
+
+def small_plan(run: int, settings: EngineSettings = SETTINGS) -> Plan:
+    s, f = settings, FACTS
+    return Plan(
+        run, 1, 10, 20, 0, PERIOD_PS, BIN_PS, f.mu, f.p_mu, f.p_x, s.proof.value, s.eps_sec, s.eps_cor, s.n_z,
+        s.key_bits, s.replenish_bytes, s.half_gate_ps, s.holdoff, f.calibration,
+    )  # fmt: skip
 
 
 def half_of_the_bits(
@@ -369,12 +377,12 @@ async def facts() -> PlanFacts:
 
 def boot_pair(
     a: Module, b: Module, loop: asyncio.AbstractEventLoop, link: Link | None = None, light: Any = serve_light,
-    plan: Any = facts, wire: Wire | None = None,
+    plan: Any = facts, wire: Wire | None = None, length_rule: Any = key_length_interval,
 ) -> Pair:
     clock, link, wire = LoopClock(loop), link or Link(), wire or Wire()
     source, tags = FakeSource(link, clock), FakeTags(link, clock)
-    alice = AliceEngine(a.settings, wire.end(0), a.boot(clock), a.batches.append, source, light, plan)
-    bob = BobEngine(b.settings, wire.end(1), b.boot(clock), b.batches.append, tags)
+    alice = AliceEngine(a.settings, wire.end(0), a.boot(clock, length_rule=length_rule), a.batches.append, source, light, plan)
+    bob = BobEngine(b.settings, wire.end(1), b.boot(clock, length_rule=length_rule), b.batches.append, tags)
     return Pair(a, b, wire, link, alice, bob, source, tags)
 
 

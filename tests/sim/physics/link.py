@@ -92,7 +92,7 @@ def accept(times: Ints, channels: npt.NDArray[np.uint8], delay: Floats, hold: in
     return unique[ok], outcome[ok], live_slots
 
 
-def _first_z(channels: npt.NDArray[np.int64], bins: npt.NDArray[np.int64], starts: Ints, n: int) -> Ints:
+def _first_z(channels: npt.NDArray[np.integer], bins: npt.NDArray[np.int64], starts: Ints, n: int) -> Ints:
     out = np.zeros(len(starts), np.int64)
     ends = np.append(starts[1:], n)
     length = ends - starts

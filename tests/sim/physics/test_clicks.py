@@ -127,7 +127,7 @@ def test_too_small_buffers_are_told() -> None:
     lam = table(ALICE, BOB, 0.0)[:8]
     bench = Bench(_cumulative(lam), size=10)
     assert bench.block(_key_segment(10_000), 10_000)[2] == -1
-    n, many = 20, np.arange(20) * 1e6
+    n, many = 20, np.linspace(0.0, 19e6, 20)
     small = np.empty(5, np.int64)
     arguments = (
         1e9,

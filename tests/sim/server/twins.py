@@ -89,6 +89,8 @@ class Counter:
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
+        self.late_s = 0.0
+        self.present = True
 
     def execute(self, message: bytes, /) -> bytes | None:
         self.seen.append(message)
@@ -135,3 +137,7 @@ class Bench:
     serial: dict[str, Echo] = field(default_factory=lambda: {"tec": Echo()})
     scpi: dict[str, Counter] = field(default_factory=lambda: {"source": Counter()})
     tcp: dict[str, Echo | Lines] = field(default_factory=lambda: {"snspd": Echo(), "snspd_counts": Lines()})
+    ticks: int = 0
+
+    def tick(self) -> None:
+        self.ticks += 1

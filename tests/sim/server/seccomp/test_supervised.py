@@ -138,7 +138,12 @@ def test_children_threads_and_duplicates_are_served(tmp_path: Path) -> None:
 def test_a_hanging_bus_holds_up_neither_files_nor_other_buses(tmp_path: Path) -> None:
     bench = Bench()
     released = bench.spi[0, 0].frames  # the first SPI frame frees the I2C bus
-    bench.i2c[1].hangs = lambda: not released
+
+    def hangs() -> bool:
+        bench.i2c[2].values[7] = b"\1"
+        return not released
+
+    bench.i2c[1].hangs = hangs
     with served(tmp_path, alice=bench):
         script = """
             import spidev, threading
@@ -149,7 +154,9 @@ def test_a_hanging_bus_holds_up_neither_files_nor_other_buses(tmp_path: Path) ->
                 except OSError as e: r["hung"] = e.errno
             t = threading.Thread(target=hang)
             t.start()
-            r["other"] = SMBus(2).read_byte_data(0x48, 0x0F)
+            other = SMBus(2)
+            while other.read_byte_data(0x48, 7) == 0: pass
+            r["other"] = other.read_byte_data(0x48, 0x0F)
             r["file"] = open("/proc/self/comm").read()
             r["alive"] = t.is_alive()
             spi = spidev.SpiDev(); spi.open(0, 0); spi.xfer2([0])

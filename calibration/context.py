@@ -88,7 +88,7 @@ class Settings:
     modulator_v_pi: tuple[float, float] = (2.8, 5.4)
     modulator_sweep_v: float = 5.2
     alice_phase_share: float = 0.35
-    detector_bias_a: tuple[float, float] = (8e-6, 25e-6)
+    detector_bias_a: tuple[float, float] = (10e-6, 25e-6)
     detector_probe_a: float = 15e-6
     detector_latched_v: float = 0.2
     dark_rate_max: float = 2000.0

@@ -31,6 +31,7 @@ persistence_location {directory}/
 autosave_interval 1
 max_packet_size {max_packet}
 max_queued_messages 10000
+set_tcp_nodelay true
 log_dest stderr
 log_type error
 log_type warning

@@ -233,7 +233,7 @@ class Untrusted(Exception):
 
 
 def telemetry(t_unix_s: float, seq: int, values: Mapping[str, Number]) -> dict[str, Number]:
-    """A telemetry group's flat object `{t, seq, <name_unit>: number}`; what is not finite is left out (JSON has none)."""
+    """A group's flat object `{t, seq, <name_unit>: number}`; what is not finite is left out, as JSON has no NaN."""
     flat: dict[str, Number] = {"t": round(t_unix_s, 3), "seq": seq}
     flat.update({k: v for k, v in values.items() if math.isfinite(v)})
     return flat

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
 
 from sim.busfaults import BusFaults, Schedule
 from sim.chips.ads131m08 import Ads131m08
-from sim.chips.analog import Analog, AnalogBoard, AnalogParameters
+from sim.chips.analog import AnalogBoard, AnalogParameters
 from sim.chips.ina228 import Ina228
 from sim.chips.ltc2668 import Ltc2668
 from sim.chips.ltc2672 import Ltc2672
@@ -202,29 +202,10 @@ class Rig:
             self.watchdog.interlock_closed = not opened
 
 
-class _Monitors(Protocol):
-    @property
-    def tia_vy_v(self) -> Any: ...
-    @property
-    def tia_iz_a(self) -> Any: ...
-
-
-class _Individual(Protocol):
-    @property
-    def monitors(self) -> _Monitors: ...
-
-
-def analog_of(individual: _Individual) -> Analog:
-    """Amplifier constants of an individual of `sim.individuals`."""
-    m = individual.monitors
-    return Analog(np.asarray(m.tia_vy_v, np.float64), np.asarray(m.tia_iz_a, np.float64))
-
-
 def build_rigs(world: Any, clock: SimClock) -> Mapping[str, Rig]:
     """The rigs of a `sim.world.World`, by module: "alice" and "bob"; they share its fault schedule and seed."""
+    faults, seed = world.faults, world.scenario.seed
     return {
-        port.name: Rig(
-            port, clock=clock, factory_analog=analog_of(port.individual), faults=world.faults, seed=world.scenario.seed
-        )
+        port.name: Rig(port, clock=clock, factory_analog=port.individual.monitors, faults=faults, seed=seed)
         for port in (world.alice, world.bob)
     }

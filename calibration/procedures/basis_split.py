@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from calibration.context import CalibrationContext
-from calibration.fit import Array, FitRefused, Fringe, Operating, choose_power
+from calibration.fit import Array, FitRefused, Fringe, choose_power
 from calibration.procedure import Procedure
 from calibration.procedures.sweeps import count_sigma, heater_fringe, heater_sweep
 from calibration.procedures.tags import choose_scale, total_rates
@@ -17,8 +17,14 @@ from calibration.record import Record, as_matrix
 READ_S = 0.04
 
 
-async def sweep_basis(context: CalibrationContext) -> tuple[Array, dict[str, Array], Fringe, Operating]:
-    """Fringe of DZ against the basis heater (its bar port); it is left at the wanted share. Raises FitRefused."""
+async def sweep_basis(
+    context: CalibrationContext, near_w: float | None = None
+) -> tuple[Array, dict[str, Array], Fringe, float]:
+    """Fringe of DZ against the basis heater (its bar port); it is left at the wanted share.
+
+    Both slopes have it: the place nearest to `near_w` is taken where that is given, so that the die keeps its
+    temperature, else that of least power. Raises FitRefused.
+    """
 
     async def row() -> dict[str, float]:
         rates = await total_rates(context, READ_S)
@@ -32,8 +38,12 @@ async def sweep_basis(context: CalibrationContext) -> tuple[Array, dict[str, Arr
     if abs(cosine) > 1.0:
         raise FitRefused(f"a share of {1.0 - share:.2f} is out of reach with visibility {fringe.visibility:.3f}")
     top = context.drive.max_power("basis")
-    chosen = min((choose_power(fringe, t, top) for t in (acos(cosine), -acos(cosine))), key=lambda o: o.power_w)
-    await context.drive.set_power("basis", chosen.power_w)
+    targets = (acos(cosine), -acos(cosine))
+    if near_w is None:
+        chosen = min(choose_power(fringe, t, top).power_w for t in targets)
+    else:
+        chosen = min((r for t in targets for r in fringe.roots(t, 0.0, top)), key=lambda r: abs(r - near_w))
+    await context.drive.set_power("basis", chosen)
     await context.settle()
     return powers, seen, fringe, chosen
 
@@ -51,7 +61,7 @@ class BasisSplit(Procedure):
             "visibility": fringe.visibility,
             "phi0_rad": fringe.phi0_rad,
             "p_pi_w": fringe.x_pi,
-            "power_w": chosen.power_w,
+            "power_w": chosen,
             "wanted_share": context.settings.basis_split,
         }
         return await self.make_record(

@@ -27,7 +27,7 @@ class CrosstalkTrim(Procedure):
 
     async def calibrate(self, context: CalibrationContext) -> Record:
         await choose_scale(context)
-        _, _, _, basis = await sweep_basis(context)
+        _, _, _, basis = await sweep_basis(context, context.record("basis_split").value["power_w"])
         self.report(context, 0.4)
         arm, port = context.record("arm_split").value, context.record("combiner").value
         async with tagging(context):
@@ -45,7 +45,7 @@ class CrosstalkTrim(Procedure):
             left = await early_bins(context)
         await context.need_light().set(LightMode.OFF)
         value = {
-            "basis_w": basis.power_w,
+            "basis_w": basis,
             "split_w": split.x,
             "combine_w": combine.x,
             "arm_imbalance": arm_imbalance(left)[0],

@@ -15,10 +15,10 @@ from calibration.procedures.tags import choose_scale, illuminate, total_rates
 from calibration.record import Record, block_diagonal
 from drivers.roles import LightMode
 
-STEP_A = 0.75e-6
+STEP_A = 1.0e-6
 READ_S = 0.04
 DARK_S = 0.25
-# The sweep of a detector ends where two steps bring less than this: further up there is only the latch.
+# The sweep of a detector ends where a step brings less than this: further up there is only the latch.
 FLAT = 0.012
 # Widths of the error function above its centre: saturated to 0.1 %, slope well under 1 %/uA.
 PLATEAU_WIDTHS = 2.2
@@ -169,11 +169,11 @@ async def _set_shares(context: CalibrationContext, shares: dict[str, float]) -> 
 
 
 def _flat(rates: list[float]) -> bool:
-    """Two steps of bias brought next to nothing, on a rate that is not noise."""
+    """The last step of bias brought next to nothing, on a rate that is not noise."""
     if len(rates) < 6 or rates[-1] < 20.0 / READ_S:
         return False
     noise = 1.5 / (rates[-1] * READ_S) ** 0.5
-    return rates[-1] > 5.0 * rates[0] and rates[-1] / max(rates[-3], 1.0) - 1.0 < FLAT + noise
+    return rates[-1] > 5.0 * rates[0] and rates[-1] / max(rates[-2], 1.0) - 1.0 < FLAT + noise
 
 
 def _dark_rate(bias_a: Array, counts: Array) -> float:

@@ -13,7 +13,7 @@ from qmodd.keys.blocks import BlockBuilder, RawBlock
 from qmodd.keys.bob_distil import BobDistiller
 from qmodd.keys.conversation import Desk
 from qmodd.keys.counts import BatchReport
-from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id, honour_cancellation
+from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
 from qmodd.keys.frames import FrameBatch
 from qmodd.keys.protocol import (
     MAX_TEXT,
@@ -80,6 +80,7 @@ class BobEngine(Engine):
             self._lights.pop(number, None)
 
     async def _tasks(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
         self._distiller = BobDistiller(self.desk, self.session.send, self._distil_inbox)
         group.create_task(self._sift_loop(), name="sift")
 
@@ -195,21 +196,12 @@ class BobEngine(Engine):
         s = self.settings
         builder = BlockBuilder(plan, data, began=self.desk.clock.monotonic())
         feed = TagFeed(self._tags, self.desk.clock, s.batch_s, s.queue_batches, self._wake.set)
-        ended: list[Exception] = []
+        feeding = self._group.create_task(feed.run(), name="tags")
         try:
-            async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(feed.run(), name="tags")
-                try:
-                    while True:
-                        await self._one_batch(builder, receiver, feed)
-                except (RunEnded, NewPlan) as e:
-                    ended.append(e)  # not through the group, which would wrap it
-                feeding.cancel()
-        except* RUN_FAULTS as faults:
-            ended.append(ValueError("; ".join(str(e) for e in faults.exceptions)))
-        honour_cancellation()
-        if ended:
-            raise ended[0]
+            while True:
+                await self._one_batch(builder, receiver, feed)
+        finally:
+            feeding.cancel()
 
     async def _one_batch(self, builder: BlockBuilder, receiver: Receiver, feed: TagFeed) -> None:
         reading = await self._next_tags(builder, feed)

@@ -210,6 +210,7 @@ class KeyDelivery:
 
     def _settle(self, recipient: str, body: KeyAckBody, row_id: int, ids: list[UUID]) -> None:
         taken = [i for i in ids if body.status[str(i)] == "imported"]
+        self.store.mark_delivered(ids)  # in case of a crash between queueing and marking them
         self.store.mark_acknowledged(taken)
         with self.outbox.transaction() as db:
             self.outbox.delete(row_id)

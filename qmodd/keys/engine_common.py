@@ -186,9 +186,9 @@ class Engine(ABC):
             async with asyncio.TaskGroup() as group:
                 await self._tasks(group)
                 group.create_task(self._distil_loop(), name="distil")
-                group.create_task(self._read(), name="read")
                 group.create_task(self._beat(), name="beat")
                 await self._welcome_peer()
+                await self._read()
         except* (ChannelDown, SessionBroken, ProtocolError) as faults:
             leaves = _leaves(faults)
             why = [str(e) for e in leaves]
@@ -338,7 +338,8 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
 
 def honour_cancellation() -> None:
     """A TaskGroup that fails at the moment when its task is cancelled from outside reports the failure only; whoever
-    handles that failure must not go on as if nothing else had happened."""
+    handles that failure must not go on as if nothing else had happened. (The group's body must be running when a
+    child fails, else Python 3.11 leaves a request to cancel behind that nobody made.)"""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

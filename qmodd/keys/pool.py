@@ -46,7 +46,7 @@ class Pool:
         self.secret = bytearray(os.pread(self._fd, SECRET_BYTES, 0))
 
     def __repr__(self) -> str:
-        return f"Pool({self.rounds_left} rounds left)"
+        return f"Pool({self._path.name!r})"
 
     def _begin(self, start: Path) -> None:
         data = bytearray(_read_secret_file(start))

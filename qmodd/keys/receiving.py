@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from drivers.errors import Refused
+from drivers.errors import DriverError, Refused
 from drivers.roles import TagBlock, TagSource
 from qmodd.clock import Clock
 from qmodd.keys.blocks import Flags
@@ -51,19 +51,27 @@ class TagFeed:
         self._ready = ready
         self._waiting: deque[Reading] = deque()
         self._lost: list[tuple[int, int]] = []
+        self._fault: DriverError | None = None
         self.dropped = 0
 
     async def run(self) -> None:
-        """Until cancelled. Raises a DriverError if the tagger fails."""
-        while True:
-            await asyncio.sleep(self._batch_s)
-            more = True
-            while more:
-                block = await self._tags.read()
-                more = block.more
-                self._take(block)
+        """Until cancelled, or until the tagger fails, which `pop` then raises."""
+        try:
+            while True:
+                await asyncio.sleep(self._batch_s)
+                more = True
+                while more:
+                    block = await self._tags.read()
+                    more = block.more
+                    self._take(block)
+        except DriverError as e:
+            self._fault = e
+            self._ready()
 
     def pop(self) -> Reading | None:
+        """The oldest block, or None if none waits. Raises the DriverError that ended the feed."""
+        if self._fault is not None:
+            raise self._fault
         return self._waiting.popleft() if self._waiting else None
 
     def _take(self, block: TagBlock) -> None:

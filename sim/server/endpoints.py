@@ -11,6 +11,8 @@ from typing import Any
 
 FILE = "endpoints.json"
 HOST = "127.0.0.1"
+BAUDS = {"tec": 57600, "laser": 9600}
+"""Serial instruments by name and their line speeds (MeCom; OIF ITLA)."""
 
 
 @dataclass

@@ -57,7 +57,10 @@ class MessageSplitter:
         self._limit = limit
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Messages complete by now, without their newline (a carriage return before it stays). Raises ValueError when one grows beyond the limit."""
+        """Messages complete by now, without their newline (a carriage return before it stays).
+
+        Raises ValueError when one grows beyond the limit.
+        """
         self._buffer += data
         messages = []
         while (end := self._next_end()) is not None:

@@ -26,8 +26,6 @@ TICK_S = 0.01
 """Real seconds between looks at the world when nothing waits."""
 SLICE_S = 0.01
 """World seconds of clicks drawn before requests get a turn."""
-BAUDS = {"tec": 57600, "laser": 9600}
-"""Line speeds of the serial instruments (MeCom; OIF ITLA)."""
 
 
 class WorldTwin(Protocol):
@@ -135,7 +133,7 @@ class WorldServer:
 
     def _open_serial(self, stack: AsyncExitStack, module: str, name: str, twin: SerialTwin) -> Path:
         link = where.serial_path(self._run_dir, module, name)
-        line = PtyEndpoint(twin, link, self._clock, baud=BAUDS.get(name), speed=self._speed)
+        line = PtyEndpoint(twin, link, self._clock, baud=where.BAUDS.get(name), speed=self._speed)
         line.start()
         stack.callback(line.close)
         self._polls.append(lambda _now: line.poll())

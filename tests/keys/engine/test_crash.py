@@ -37,7 +37,7 @@ async def settled(pair: Pair) -> None:
     assert pair.bob._pool_fault is None
 
 
-def give(pair: Pair, run: int, block: int = 0, errors: float = 0.01, n_z: int = 3000) -> None:
+def give(pair: Pair, run: int, block: int = 0, errors: float = 0.01, n_z: int = 6000) -> None:
     ours, theirs = raw_blocks(small_plan(run), block, n_z, 500, errors, seed=10 * run + block)
     pair.alice._queue_closed([ours])
     pair.bob._queue_closed([theirs])
@@ -53,21 +53,25 @@ class Fault:
     def __init__(self, pair: Pair, at: int, deliver: bool, kill: bool) -> None:
         self.pair, self.at, self.deliver, self.kill = pair, at, deliver, kill
         self.first = pair.wire.sent
-        self.done = False
+        self.done = self.cutting = False
         pair.wire.tamper = self.tamper
 
     def tamper(self, direction: int, n: int, frame: bytes) -> Sequence[bytes]:
         if self.done or n - self.first != self.at:
-            return [frame]
-        self.done = True
+            return [] if self.cutting else [frame]
+        self.done = self.cutting = True
         if self.deliver:
             self.pair.wire.queues[1 - direction].append(frame)
             self.pair.wire.wake()
         if self.kill:
             raise Dead
-        asyncio.get_running_loop().call_later(0.5 if self.deliver else 0.0, self.pair.wire.cut)
-        asyncio.get_running_loop().call_later(1.0, self.pair.wire.mend)
+        asyncio.get_running_loop().call_later(0.5, self.pair.wire.cut)
+        asyncio.get_running_loop().call_later(1.0, self.mend)
         return []
+
+    def mend(self) -> None:
+        self.cutting = False
+        self.pair.wire.mend()
 
 
 async def one_fault(tmp: Path, loop: Any, at: int, deliver: bool, kill: bool) -> tuple[bool, int]:

@@ -1,0 +1,201 @@
+"""`qmodd core`, `qmodd uplink`, `qmodd run`: the processes of a module controller."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from qmodd.config import Config, ConfigError, load
+
+log = logging.getLogger("qmodd")
+RESTART_UPLINK_S = 0.5
+
+
+def add_parser(subparsers: Any) -> None:
+    for name, help_text, action in (
+        ("core", "devices, loops, keys: the module's own process", core_main),
+        ("uplink", "the network's side: MQTT and the service channel", uplink_main),
+        ("run", "core and uplink together (lab)", run_main),
+    ):
+        p = subparsers.add_parser(name, help=help_text, epilog=f"example: qmodd {name} --config /etc/qmodd/alice.toml")
+        p.add_argument("--config", type=Path, required=True, help="TOML file of the module")
+        p.add_argument("--check", action="store_true", help="validate the configuration and exit")
+        p.add_argument("--verbose", action="store_true", help="more on stderr")
+        p.set_defaults(run=_checked(action))
+
+
+def _checked(action: Callable[[Config, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        logging.basicConfig(
+            level=logging.DEBUG if args.verbose else logging.INFO,
+            stream=sys.stderr,
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        for noisy in ("pyvisa", "aiomqtt", "mqtt", "asyncio", "numba"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        try:
+            config = load(args.config)
+            check_drivers(config, args.config)
+        except ConfigError as e:
+            sys.stderr.write(f"{e}\n")
+            return 2
+        if args.check:
+            sys.stderr.write(f"{args.config}: in order\n")
+            return 0
+        return action(config, args)
+
+    return run
+
+
+def check_drivers(config: Config, path: Path) -> None:
+    """Every device's driver and options, without touching a bus. Raises ConfigError with a line a fault."""
+    from drivers.registry import RegistryError, validate
+
+    faults = []
+    for d in config.device:
+        try:
+            validate(d.driver, d.name, d.options)
+        except RegistryError as e:
+            faults.append(f"{path}: {e}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def door_path(config: Config) -> Path:
+    return config.module.state_dir / "door.sock"
+
+
+def core_main(config: Config, args: argparse.Namespace) -> int:
+    return asyncio.run(until_signalled(lambda: _core(config)))
+
+
+async def _core(config: Config) -> None:
+    from drivers.bus.real import real_libraries
+    from qmodd.app.core import Core, Injected
+    from qmodd.clock import SystemClock
+    from qmodd.door import Door
+    from qmodd.door_core import DoorCore
+    from qmodd.keys.kernels import InlineKernels, Kernels, WorkerKernels
+    from qmodd.randomness import SystemRandomness
+
+    clock, randomness = SystemClock(), SystemRandomness()
+    kernels: Kernels = WorkerKernels() if config.keys.worker else InlineKernels(randomness)
+
+    def make_door(**parts: Any) -> DoorCore:
+        return Door(door_path(config), **parts)
+
+    async def serve(door: DoorCore) -> None:
+        assert isinstance(door, Door)
+        await door.run()
+
+    core = Core(
+        config,
+        Injected(real_libraries(), clock, randomness, kernels, make_door, serve, threads=True, durable=True),
+    )
+    core.events.listeners.append(_to_log)
+    try:
+        await core.run()
+    finally:
+        core.close()
+
+
+def _to_log(entry: dict[str, Any]) -> None:
+    shown = {k: v for k, v in entry.items() if k not in ("seq", "t", "module", "event")}
+    log.info("%s %s", entry["event"], " ".join(f"{k}={v}" for k, v in shown.items()))
+
+
+def uplink_main(config: Config, args: argparse.Namespace) -> int:
+    return asyncio.run(until_signalled(lambda: _uplink(config)))
+
+
+async def _uplink(config: Config) -> None:
+    from qmodd.randomness import SystemRandomness
+    from qmodd.uplink.app import UplinkSettings, run_uplink
+    from qmodd.uplink.mqtt_link import BrokerSettings
+
+    u = config.uplink
+    settings = UplinkSettings(
+        serial=config.module.serial,
+        door=door_path(config),
+        broker=BrokerSettings(url=u.broker),
+        relay_listen=u.relay_listen,
+        relay_connect=u.relay_connect,
+    )
+    await run_uplink(settings, SystemRandomness(), lambda name, why: log.info("%s %s", name, why))
+
+
+def run_main(config: Config, args: argparse.Namespace) -> int:
+    """Core here, uplink in a process of its own that is started again whenever it ends."""
+    return asyncio.run(until_signalled(lambda: _both(config, args.config)))
+
+
+async def _both(config: Config, path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_core(config), name="core")
+        group.create_task(_keep_uplink(path), name="uplink")
+
+
+async def _keep_uplink(path: Path) -> None:
+    while True:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "qmodd", "uplink", "--config", str(path), env=dict(os.environ)
+        )
+        try:
+            status = await process.wait()
+        except asyncio.CancelledError:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+            raise
+        log.warning("uplink ended with status %s; starting it again", status)
+        await asyncio.sleep(RESTART_UPLINK_S)
+
+
+async def until_signalled(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run `main` until it ends or SIGTERM or SIGINT comes; then cancel it and wait for it. Returns the exit status.
+
+    What a configuration still hides at this point (a file that does not fit) ends with status 2.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(main(), name="main")
+            watch = group.create_task(_cancel_on(stop, work), name="signals")
+            with suppress(asyncio.CancelledError):
+                await work
+            watch.cancel()
+    except* _configuration_faults() as faults:
+        for e in faults.exceptions:
+            sys.stderr.write(f"{e}\n")
+        return 2
+    return 0
+
+
+async def _cancel_on(stop: asyncio.Event, work: asyncio.Task[None]) -> None:
+    await stop.wait()
+    log.info("stopping")
+    work.cancel()
+
+
+def _configuration_faults() -> tuple[type[Exception], ...]:
+    from pydantic import ValidationError
+
+    from drivers.registry import RegistryError
+    from qmodd.crypto.suites import BadKeyFile
+    from qmodd.keys.pool import PoolRefused
+    from qmodd.keys.store import StoreRefused
+
+    return (BadKeyFile, ConfigError, PoolRefused, RegistryError, StoreRefused, ValidationError)
+
+

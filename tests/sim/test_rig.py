@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import struct
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from sim.chips.analog import Analog
+from sim.clock import ManualClock
+from sim.faults import Fault, FaultSchedule
+from sim.instruments.itla import with_bip4
+from sim.instruments.ports import CountsPort
+from sim.ports import AlicePort
+from sim.rig import Rig, build_rigs
+from tests.sim.fake_ports import FakeModule
+
+
+class Bench:
+    def __init__(self, name: str = "alice", *faults: Fault) -> None:
+        self.clock = ManualClock()
+        self.module = FakeModule(name, self.clock)
+        port = cast("AlicePort", self.module)
+        self.rig = Rig(port, clock=self.clock, factory_analog=Analog.nominal(), faults=FaultSchedule(faults))
+
+    def lines(self, levels: int) -> None:
+        self.rig.i2c[2].transfer(0x20, [(0, bytes([2, levels, 0]))])
+
+    def start(self) -> None:
+        self.lines(0)
+        self.rig.i2c[2].transfer(0x20, [(0, b"\x06\xf0")])
+
+    def inputs(self) -> int:
+        return self.rig.i2c[2].transfer(0x20, [(0, b"\x01"), (1, 1)])[0][0]
+
+
+def test_every_part_answers_where_the_map_says() -> None:
+    bench = Bench()
+    rig = bench.rig
+    assert rig.i2c[1].transfer(0x48, [(0, b"\x0f"), (1, 2)]) == [b"\x01\x17"]
+    assert rig.i2c[1].transfer(0x40, [(0, b"\x3f"), (1, 2)])[0][:1] == b"\x22"
+    assert bench.inputs() == 0x01
+    rig.spi[0, 0].transfer(b"\x60\x00\x05", 0, 1)
+    rig.spi[0, 0].transfer(b"\x30\x80\x00", 0, 1)
+    assert bench.module.heaters[0] == pytest.approx(0.025)
+    rig.spi[0, 1].transfer(b"\x33\x80\x00", 0, 1)
+    rig.spi[0, 1].transfer(b"\x34\x80\x00", 0, 1)
+    assert bench.module.biases == {3: 2.5}
+    rig.spi[1, 0].transfer(bytes(30), 1, 1)
+    rx = rig.spi[1, 0].transfer(bytes(30), 1, 1)
+    assert int.from_bytes(rx[3:6], "big") * 1.2 / (1 << 23) == pytest.approx(0.6, abs=2e-3)
+    rig.serial["laser"].feed(b"\0\0\0\0")
+    assert rig.serial["laser"].take() == bytes.fromhex("54000010")
+    assert rig.scpi["source"].execute(b"*IDN?\n") == b"QMODD,SYMBOL-SOURCE,S0001,1.0\n"
+    assert set(rig) == {"ina228", "tmp117", "pca9535", "ltc2672", "ltc2668", "ads131m08", "tec", "laser", "source"}
+
+
+def test_bob_has_tagger_and_detectors() -> None:
+    bench = Bench("bob")
+    assert bench.rig.scpi["tagger"].execute(b"*IDN?\n") == b"QMODD,TIME-TAGGER,T0001,1.0\n"
+    bench.rig.tcp["snspd"].feed(b'{"request":"BiasVoltage"}')  # type: ignore[union-attr]
+    reply = bench.rig.tcp["snspd"].take()  # type: ignore[union-attr]
+    assert json.loads(reply[:-1]) == {"label": "BiasVoltage", "value": [0.0, 0.0, 0.0]}
+    counts = bench.rig.tcp["snspd_counts"]
+    assert isinstance(counts, CountsPort)
+    assert counts.stream_lines(0.1) == b"0.100000,100,200,300\n"
+    assert "laser" not in bench.rig.serial
+    bench.start()
+    bench.lines(0b0110)
+    assert bench.module.rail
+    assert not bench.module.laser_line
+
+
+def test_heater_monitor_reaches_the_converter() -> None:
+    bench = Bench()
+    spi = bench.rig.spi
+    for frame in (b"\x62\x00\x05", b"\x32\x80\x00", b"\xb0\x00\x1a"):
+        spi[0, 0].transfer(frame, 0, 1)
+    spi[1, 0].transfer(bytes(30), 1, 1)
+    rx = spi[1, 0].transfer(bytes(30), 1, 1)
+    volts = [int.from_bytes(rx[3 * i : 3 * i + 3], "big", signed=True) * 1.2 / (1 << 23) for i in range(1, 9)]
+    assert volts[2] == pytest.approx(0.025 * 90 / 4, abs=1e-4)
+    assert volts[7] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_watchdog_works_without_traffic() -> None:
+    bench = Bench()
+    bench.start()
+    bench.lines(0b0110)
+    assert bench.module.laser_line
+    assert bench.module.rail
+    bench.clock.t = 0.6
+    bench.rig.tick()
+    assert not bench.module.laser_line
+    assert not bench.module.rail
+    assert bench.inputs() == 0x03
+    bench.lines(0b0000)
+    bench.lines(0b0001)
+    bench.lines(0b0111)
+    assert bench.module.laser_line
+
+
+def test_unplugging_a_part_loses_its_outputs_and_registers() -> None:
+    bench = Bench()
+    rig = bench.rig
+    rig.spi[0, 0].transfer(b"\xe0\x00\x05", 0, 1)
+    rig.spi[0, 0].transfer(b"\x31\xff\xff", 0, 1)
+    rig.unplug("ltc2672")
+    assert not rig.present("ltc2672")
+    assert bench.module.heaters == [0.0] * 5
+    assert rig.spi[0, 0].transfer(b"\xf0\x00\x00", 0, 1) == b"\xff\xff\xff"
+    rig.replug("ltc2672")
+    rig.spi[0, 0].transfer(b"\x31\xff\xff", 0, 1)
+    assert bench.module.heaters == [0.0] * 5  # span is gone, too
+    bench.start()
+    bench.lines(0b0110)
+    rig.unplug("pca9535")
+    assert not bench.module.rail
+    with pytest.raises(OSError, match="no acknowledge"):
+        bench.lines(0)
+    rig.unplug("tec")
+    rig.serial["tec"].feed(b"#02")
+    assert (rig.serial["tec"].take(), rig.serial["tec"].due) == (b"", None)
+    rig.unplug("source")
+    assert rig.scpi["source"].execute(b"*IDN?\n") is None
+    with pytest.raises(KeyError):
+        rig.unplug("flux capacitor")
+
+
+def test_scripted_unplug_reset_and_interlock() -> None:
+    bench = Bench(
+        "alice",
+        Fault(1.0, "unplug", "alice.tmp117", 1.0),
+        Fault(1.0, "reset", "alice.ltc2672", 0.5),
+        Fault(1.0, "open", "alice.interlock", 1.0),
+    )
+    rig = bench.rig
+    rig.spi[0, 0].transfer(b"\x60\x00\x05", 0, 1)
+    rig.spi[0, 0].transfer(b"\x30\x80\x00", 0, 1)
+    bench.clock.t = 1.0
+    with pytest.raises(OSError, match="no acknowledge"):
+        rig.i2c[1].transfer(0x48, [(0, b"\x0f")])
+    assert bench.module.heaters[0] == 0.0
+    assert bench.inputs() == 0x00
+    rig.spi[0, 0].transfer(b"\x60\x00\x05", 0, 1)
+    rig.spi[0, 0].transfer(b"\x30\x80\x00", 0, 1)
+    assert bench.module.heaters[0] > 0.0  # reset once, not for as long as the fault lasts
+    bench.clock.t = 2.0
+    assert rig.i2c[1].transfer(0x48, [(0, b"\x00"), (1, 2)]) == [b"\x80\x00"]
+    assert bench.inputs() == 0x01
+
+
+def test_serial_faults() -> None:
+    nop = with_bip4(0, 0, 0)
+    bench = Bench(
+        "alice",
+        Fault(1.0, "hang", "alice.laser", 0.5),
+        Fault(2.0, "late", "alice.serial.laser", 0.5, value=0.7),
+        Fault(3.0, "stuck", "alice.laser", 0.5),
+        Fault(4.0, "garbage", "alice.laser", 0.5),
+    )
+    line = bench.rig.serial["laser"]
+    for at, lost in ((0.5, False), (1.0, True), (3.0, True)):
+        bench.clock.t = at
+        line.feed(nop)
+        assert (line.take() == b"") == lost
+    bench.clock.t = 2.0
+    line.feed(nop)
+    assert line.take() == b""
+    assert line.due == pytest.approx(2.7)
+    bench.clock.t = 2.8
+    assert line.take() == bytes.fromhex("54000010")
+    bench.clock.t = 4.1
+    line.feed(nop)
+    answer = line.take()
+    assert len(answer) == 4
+    assert answer != bytes.fromhex("54000010")
+
+
+def test_message_faults() -> None:
+    bench = Bench(
+        "bob",
+        Fault(1.0, "hang", "bob.tagger", 0.5),
+        Fault(2.0, "stuck", "bob.visa.tagger", 0.5),
+        Fault(3.0, "crc", "bob.tagger", 0.5),
+        Fault(3.0, "hang", "bob.tcp.snspd_counts", 0.5),
+        Fault(4.0, "late", "bob.tagger", 0.5, value=3.0),
+    )
+    port = bench.rig.scpi["tagger"]
+    expected = b"QMODD,TIME-TAGGER,T0001,1.0\n"
+    answers = []
+    for bench.clock.t in (0.0, 1.0, 2.0, 3.0):
+        answers.append(port.execute(b"*IDN?\n"))
+    assert answers[:3] == [expected, None, None]
+    assert answers[3] not in (None, expected)
+    counts = bench.rig.tcp["snspd_counts"]
+    assert isinstance(counts, CountsPort)
+    assert counts.stream_lines(3.1) == b""
+    bench.clock.t = 4.0
+    assert counts.stream_lines(4.0) != b""
+    assert port.execute(b"*CLS\n") is None
+    assert port.late_s == 3.0
+    bench.rig.unplug("snspd")
+    assert counts.stream_lines(9.0) == b""
+
+
+def test_noise_is_seeded() -> None:
+    def reading(seed: int) -> bytes:
+        clock = ManualClock()
+        port = cast("AlicePort", FakeModule("alice", clock))
+        return Rig(port, clock=clock, factory_analog=Analog.nominal(), seed=seed).spi[1, 0].transfer(bytes(30), 1, 1)
+
+    assert reading(1) == reading(1)
+    assert reading(1) != reading(2)
+
+
+def test_rigs_of_a_world() -> None:
+    clock = ManualClock()
+    modules: dict[str, Any] = {name: FakeModule(name, clock) for name in ("alice", "bob")}
+    monitors = Analog(np.full(8, 0.21), np.full(8, 1e-10))
+    for module in modules.values():
+        module.individual = SimpleNamespace(monitors=monitors)
+    world = SimpleNamespace(**modules, faults=FaultSchedule(), scenario=SimpleNamespace(seed=7))
+    rigs = build_rigs(world, clock)
+    assert list(rigs) == ["alice", "bob"]
+    rx = rigs["bob"].spi[1, 0].transfer(bytes(30), 1, 1)
+    (raw,) = struct.unpack(">i", b"\0" + rx[3:6])
+    assert raw * 1.2 / (1 << 23) == pytest.approx(0.63, abs=2e-3)

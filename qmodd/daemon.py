@@ -168,6 +168,7 @@ async def until_signalled(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    status = 0
     try:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(main(), name="main")
@@ -178,8 +179,8 @@ async def until_signalled(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     except* _configuration_faults() as faults:
         for e in faults.exceptions:
             sys.stderr.write(f"{e}\n")
-        return 2
-    return 0
+        status = 2
+    return status
 
 
 async def _cancel_on(stop: asyncio.Event, work: asyncio.Task[None]) -> None:
@@ -197,5 +198,3 @@ def _configuration_faults() -> tuple[type[Exception], ...]:
     from qmodd.keys.store import StoreRefused
 
     return (BadKeyFile, ConfigError, PoolRefused, RegistryError, StoreRefused, ValidationError)
-
-

@@ -87,9 +87,7 @@ class Run:
             self.sites["alice"].core.door,
             self.sites["bob"].core.door,
             CHANNEL_LATENCY_S,
-            receivers={
-                (SERIALS[s.name], f"kms-{s.name[0]}"): s.receiver.process for s in self.sites.values()
-            },
+            receivers={(SERIALS[s.name], f"kms-{s.name[0]}"): s.receiver.process for s in self.sites.values()},
             on_publish=self._published,
         )
         self.truth = Truth(self.world)
@@ -127,8 +125,13 @@ class Run:
         for section in raw.values():
             if isinstance(section, dict):
                 section.update({k: v for k, v in self.settings.items() if k in section})
-        in_process = {"tec": "serial:tec", "laser": "serial:laser", "symbol_source": "visa:source",
-                      "time_tagger": "visa:tagger", "detectors": "tcp:snspd:12000"}
+        in_process = {
+            "tec": "serial:tec",
+            "laser": "serial:laser",
+            "symbol_source": "visa:source",
+            "time_tagger": "visa:tagger",
+            "detectors": "tcp:snspd:12000",
+        }
         for device in raw["device"]:
             device["address"] = in_process.get(device["name"], device["address"])
             if device["name"] == "detectors":
@@ -187,7 +190,9 @@ class Run:
             "wall_s": round(wall_s, 3),
             "speedup": round(seconds / wall_s, 1),
             "skr_bps": round(sum(int(str(b["key_bits"])) for b in blocks) / seconds, 3),
-            "qber_z": round(sum(float(str(b["qber_z"])) * int(str(b["n_z"])) for b in blocks) / n_z, 6) if n_z else None,
+            "qber_z": round(sum(float(str(b["qber_z"])) * int(str(b["n_z"])) for b in blocks) / n_z, 6)
+            if n_z
+            else None,
             "blocks": len(blocks),
             "keys_created": created,
             "keys_delivered": len(common),

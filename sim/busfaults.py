@@ -7,7 +7,7 @@ Targets are `<module>.<bus>` or `<module>.<part>`, e.g. `alice.i2c1`, `alice.tmp
 | nack    | ENXIO                  | part ignores the frame    | request is lost                            |
 | crc     | one bit of the answer flips, on every kind of bus                                              |
 | stuck   | ETIMEDOUT (line low)   | reads all ones            | reply is lost                              |
-| late    | transport waits        | transport waits           | reply comes `value` s later (default 0.5)  |
+| late    | ETIMEDOUT from 1 s on  | no effect                 | reply comes `value` s later (default 0.5)  |
 | garbage | random bytes are read  | random bytes are read     | reply is replaced by random bytes          |
 | hang    | ETIMEDOUT              | reads zeros               | request is lost                            |
 | unplug  | ENXIO                  | reads all ones            | silence; in process the library's own error |

@@ -62,7 +62,7 @@ class Rig:
         self._scripted_absent: set[str] = set()
         self._resets_done: set[str] = set()
         self._interlock_opened = False
-        self._ticked = clock.now()
+        self._ticked = (-1.0, 0)
         self.serial: dict[str, StreamLine] = {}
         self.scpi: dict[str, ScpiPort] = {}
         self.tcp: dict[str, StreamLine | CountsPort] = {}
@@ -175,13 +175,14 @@ class Rig:
 
     def tick(self) -> None:
         """Bring watchdog, timers and scripted part faults up to now; every transaction does it, too."""
-        now = self.clock.now()
-        if now != self._ticked:
-            self._ticked = now
-            self.watchdog.poll()
-            self._tec.poll()
-            if self._laser is not None:
-                self._laser.poll()
+        moment = (self.clock.now(), 0 if self._schedule is None else len(self._schedule))
+        if moment == self._ticked:  # neither time nor script has moved
+            return
+        self._ticked = moment
+        self.watchdog.poll()
+        self._tec.poll()
+        if self._laser is not None:
+            self._laser.poll()
         if not self._faults.quiet:
             self._follow_script()
 

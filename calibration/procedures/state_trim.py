@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from math import log
 from typing import ClassVar
 
 import numpy as np
@@ -15,8 +14,9 @@ from calibration.procedures.amzi_split import RATIO_SIGMA
 from calibration.procedures.light import energy
 from calibration.record import Record, diagonal
 
-BIAS_STEP = 0.03
-DRIVE_STEP = 0.04
+# Shares of V_pi, coarse then fine: the second round is too narrow for the curvature of the laws to matter.
+BIAS_STEPS = (0.03, 0.01)
+DRIVE_STEPS = (0.04, 0.015)
 
 
 class StateTrim(Procedure):
@@ -37,17 +37,20 @@ class StateTrim(Procedure):
             await source.set_rf(state_v=v)
 
         async def x_ratio() -> float:
-            return log(await energy(context, 2) / await energy(context, 3))
+            return await energy(context, 2) / await energy(context, 3) - 1.0
 
         async def xz_ratio() -> float:
             x = await energy(context, 2) + await energy(context, 3)
-            return log(x / (await energy(context, 0) + await energy(context, 1)))
+            return x / (await energy(context, 0) + await energy(context, 1)) - 1.0
 
-        first = await _trim(context, bias, coarse["null_v"], BIAS_STEP * coarse["v_pi_v"], x_ratio)
-        self.report(context, 0.3)
-        rf = await _trim(context, drive, coarse["rf_v"], DRIVE_STEP * coarse["rf_v"], xz_ratio)
-        self.report(context, 0.7)
-        null = await _trim(context, bias, first.x, BIAS_STEP * coarse["v_pi_v"], x_ratio)
+        null, rf = Point(coarse["null_v"], 0.0, 0.0, 0.0), Point(coarse["rf_v"], 0.0, 0.0, 0.0)
+        first = null
+        for n, (bias_step, drive_step) in enumerate(zip(BIAS_STEPS, DRIVE_STEPS, strict=True)):
+            first = null = await _trim(context, bias, null.x, bias_step * coarse["v_pi_v"], x_ratio)
+            rf = await _trim(context, drive, rf.x, drive_step * rf.x, xz_ratio)
+            self.report(context, (n + 1) / len(BIAS_STEPS))
+        # The drive shifts what the bias was balanced with; a last look at the bias costs 30 ms.
+        null = await _trim(context, bias, null.x, BIAS_STEPS[-1] * coarse["v_pi_v"], x_ratio)
         value = {"null_v": null.x, "rf_v": rf.x, "null_slope_per_v": null.slope}
         return await self.make_record(
             context,
@@ -70,7 +73,7 @@ async def _trim(
     span: float,
     read: Callable[[], Awaitable[float]],
 ) -> Point:
-    """Zero of a logarithm of a ratio by a line through three settings; the output is left there."""
+    """Zero of a ratio less one by a line through three settings; the output is left there."""
     x = around + span * np.array([-1.0, 0.0, 1.0])
     y = np.zeros(3)
     for k in range(3):

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from calibration.record import Record
 from qmodd.control.kalman import ScalarKalman
 from qmodd.control.phase_estimate import Estimate, PhaseCounts, PhaseModel, from_dither, from_states
 
@@ -30,7 +31,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class PhaseLockConfig:
-    """From the arm_phase record: p_pi_w, xi_rad, visibility; the heater's range low_w to high_w.
+    """From the arm_phase record: p_pi_w, xi_rad, visibility, efficiency_ratio; the heater's range low_w to high_w.
 
     `drift` is the walk that the Kalman gain is made for (rad^2/s): both dice 1 mK rms in 30 s (pair A5). Limits in rad,
     times in s. `settle_s`: counts this long after a jump of the output are not used.
@@ -41,6 +42,7 @@ class PhaseLockConfig:
     visibility: float
     low_w: float = 0.0
     high_w: float = 0.110
+    efficiency_ratio: float = 1.0
     drift: float = 1e-5
     error_limit: float = math.radians(8.0)
     visibility_min: float = 0.90
@@ -59,13 +61,27 @@ class PhaseLockConfig:
     recalibrate_after_s: float = 5.0
     attempts_max: int = 6
 
+    @classmethod
+    def of(cls, arm_phase: Record, high_w: float, **limits: float) -> PhaseLockConfig:
+        """From the active record of the arm's phase and the largest power of its heater."""
+        v = arm_phase.value
+        return cls(
+            v["p_pi_w"],
+            v["xi_rad"],
+            v["visibility"],
+            0.0,
+            high_w,
+            v["efficiency_ratio"],
+            **limits,  # type: ignore[arg-type]
+        )
+
     @property
     def dithering(self) -> bool:
         return abs(self.xi_rad) < self.xi_min
 
     @property
     def model(self) -> PhaseModel:
-        return PhaseModel(self.visibility, self.xi_rad)
+        return PhaseModel(self.visibility, self.xi_rad, self.efficiency_ratio)
 
 
 @dataclass(frozen=True)

@@ -266,6 +266,9 @@ class AliceEngine(Engine):
         if not blocks:
             return
         self._queue_closed(blocks)
+        why = self._why_no_keys()
+        if why is not None:
+            raise RunEnded(why)
         facts = await self._plan_provider()
         if (facts.p_mu, facts.p_x) != (self._facts.p_mu, self._facts.p_x):
             raise RunEnded("the probabilities of basis or intensity were changed")

@@ -217,6 +217,9 @@ class BobEngine(Engine):
         said.add(Direction.BOB, tally)
         self._queue_closed(builder.add(said, sifted, self.desk.clock.monotonic()))
         await self.session.send(tally)
+        why = self._why_no_keys()
+        if why is not None:
+            raise ValueError(why)
         s = self.status
         self._sifted(sifted.n_z, (batch.end_slot - first) * builder.plan.period_ps * _PS)
         s.block, s.block_progress, s.batches_dropped = builder.block, builder.progress, feed.dropped

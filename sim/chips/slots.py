@@ -18,6 +18,8 @@ QUICK, BYTE, BYTE_DATA, WORD_DATA, PROC_CALL = 0, 1, 2, 3, 4
 I2C_BLOCK_BROKEN, I2C_BLOCK = 6, 8
 UNION_BYTES = 34
 BLOCK_MAX = 32
+ADAPTER_TIMEOUT_S = 1.0
+"""What Linux adapters allow a target to stretch the clock."""
 
 
 class I2cPart(Protocol):
@@ -70,7 +72,7 @@ class I2cBus:
         slot, part = self._parts.get(address, (None, None))
         targets = (self.name,) if slot is None else (self.name, slot.name)
         effect = NO_EFFECT if self._faults.quiet else self._faults.strike(*targets)
-        if "stuck" in effect or "hang" in effect:
+        if "stuck" in effect or "hang" in effect or effect.late_s >= ADAPTER_TIMEOUT_S:
             raise OSError(errno.ETIMEDOUT, f"{self.name}: bus timed out")
         if slot is None or part is None or not slot.present or "nack" in effect:
             raise OSError(errno.ENXIO, f"{self.name}: no acknowledge from 0x{address:02x}")

@@ -2,7 +2,7 @@
 
 Data sheets LTC2668 and LTC2672: data are shifted in on SCK's rising edge and out on its falling edge (SPI modes 0 and
 3), most significant bit first; a frame is 24 bits, or 32·n with the last 24 bits used; it takes effect as chip select
-rises. A span takes effect at once.
+rises. Code and span are double-buffered: a new span comes into force with the channel's next update.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class SoftSpanDac(ABC):
         self.config = 0
         self.mux = 0
         self._inputs = [[0, 0] for _ in range(n)]
+        self._next_spans = [0] * n
         self._toggle_select = 0
         self._toggle = 0
         self._shift = bytes(4)
@@ -109,6 +110,7 @@ class SoftSpanDac(ABC):
     def _update(self, *channels: int) -> None:
         for channel in channels:
             self.powered[channel] = True
+            self.spans[channel] = self._next_spans[channel]
             self.codes[channel] = self._inputs[channel][self._toggle_select >> channel & self._toggle & 1]
             self._drive(channel)
 
@@ -121,8 +123,7 @@ class SoftSpanDac(ABC):
         if span not in self._spans_allowed:  # reserved codes are not decoded
             return
         for channel in channels:
-            self.spans[channel] = span
-            self._drive(channel)
+            self._next_spans[channel] = span
 
     def _redrive(self) -> None:
         for channel in range(self.channels):

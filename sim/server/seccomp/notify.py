@@ -89,7 +89,7 @@ class Listener:
                     continue
                 raise
             key, pid, _flags, number, arch, _ip, *args = _NOTIFICATION.unpack(buffer)
-            return Notification(key, pid, number, arch & 0xFFFFFFFF, tuple(args))
+            return Notification(key, pid, number, arch, tuple(args))
 
     def wake(self) -> None:
         """Make `receive` return None, now and from now on."""

@@ -108,10 +108,11 @@ def test_corruption_is_caught_by_pec_and_only_by_pec() -> None:
         ("nack", "alice.i2c1", errno.ENXIO),
         ("stuck", "alice.i2c1", errno.ETIMEDOUT),
         ("hang", "alice.i2c1", errno.ETIMEDOUT),
+        ("late", "alice.tmp117", errno.ETIMEDOUT),
     ],
 )
 def test_bus_errors(kind: str, target: str, code: int) -> None:
-    bus, _, _ = make(Fault(0.0, kind, target))
+    bus, _, _ = make(Fault(0.0, kind, target, value=2.0))
     with pytest.raises(OSError, match="i2c1") as caught:
         bus.smbus(0x48, 1, 0x0F, 3)
     assert caught.value.errno == code

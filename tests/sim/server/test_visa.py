@@ -116,6 +116,7 @@ async def test_raw_socket_with_pyvisa(manager: Any) -> None:
         return got
 
     twin = Counter()
+    twin.late_s = 0.01
     server = RawScpiServer(twin)
     port = await server.start()
     try:
@@ -124,6 +125,17 @@ async def test_raw_socket_with_pyvisa(manager: Any) -> None:
         await server.close()
     assert data == (bytes(range(256)) * 274)[:70000]
     assert twin.seen[1] == b"LENG? #15a\nb\n\n"
+
+
+async def test_raw_socket_unplugged_hangs_up() -> None:
+    twin = Counter()
+    twin.present = False
+    server = RawScpiServer(twin)
+    async with channel(await server.start()) as raw:
+        raw.writer.write(b"*IDN?\n")
+        assert await dropped(raw)
+    await server.close()
+    assert twin.seen == []
 
 
 class Raw:

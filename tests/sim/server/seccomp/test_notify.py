@@ -32,7 +32,7 @@ def ioctls(monkeypatch: pytest.MonkeyPatch) -> Ioctls:
             if code:
                 raise OSError(code, os.strerror(code))
             if request == RECV:
-                argument[:] = notify._NOTIFICATION.pack(9, 4711, 0, 257, -0x3FFFFFC2, 0, 1, 2, 3, 4, 5, 6)  # type: ignore[index]
+                argument[:] = notify._NOTIFICATION.pack(9, 4711, 0, 257, X86_64.audit, 0, 1, 2, 3, 4, 5, 6)  # type: ignore[index]
             return 0
 
         monkeypatch.setattr("fcntl.ioctl", ioctl)

@@ -198,6 +198,26 @@ def test_a_kernel_that_refuses_gives_3_and_says_what_to_do(
     assert "no system call table" in capfd.readouterr().err
 
 
+def test_signals_of_processes_are_passed_on_and_the_terminals_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Info:
+        def __init__(self, number: int, code: int) -> None:
+            self.si_signo, self.si_code = number, code
+
+    arriving = [
+        Info(signal.SIGINT, 0x80),
+        Info(signal.SIGINT, 0),
+        Info(signal.SIGCHLD, 1),
+        None,
+        Info(signal.SIGTERM, 0),
+    ]
+    passed: list[int] = []
+    monkeypatch.setattr(signal, "sigtimedwait", lambda signals, timeout: arriving.pop(0))
+    monkeypatch.setattr(os, "kill", lambda pid, number: passed.append(number))
+    monkeypatch.setattr(os, "waitpid", lambda pid, flags: (0, 0) if arriving else (pid, 7 << 8))
+    assert supervisor._wait(4711) == 7
+    assert passed == [signal.SIGINT, signal.SIGTERM]
+
+
 def test_memory_that_may_not_be_read_gives_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(pid: int) -> mem.ProcessMemory:
         raise PermissionError(errno.EPERM, "denied")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from drivers.errors import DriverError
 from drivers.bus.pool import BusPool
+from drivers.errors import DriverError
 from drivers.registry import create
 from drivers.roles import (
     AnalogInputs,

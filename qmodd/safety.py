@@ -39,6 +39,8 @@ class Watchdog:
     check_ins: CheckIns
     period_s: float
     _level: bool = field(default=False, init=False)
+    _toggled_s: float | None = field(default=None, init=False)
+    longest_gap_s: float = field(default=0.0, init=False)
 
     async def run(self) -> None:
         """Raises WatchdogStarved (after dropping the enable lines) or DriverError when the platform bus fails."""
@@ -49,7 +51,10 @@ class Watchdog:
                 await drop_enables(self.platform)
                 raise WatchdogStarved(f"rails dropped: no sign of life from {', '.join(late)}")
             if await self.platform.read("watchdog_tripped"):
-                raise WatchdogStarved("rails dropped by the hardware watchdog: its line was not toggled in time")
+                raise WatchdogStarved(
+                    "rails dropped by the hardware watchdog: its line was not toggled in time; the longest pause "
+                    f"between toggles was {self.longest_gap_s:.2f} s"
+                )
             if not await self.platform.read("interlock_ok"):
                 await drop_enables(self.platform)
                 raise WatchdogStarved("rails dropped: the interlock loop is open")
@@ -57,6 +62,10 @@ class Watchdog:
     async def toggle(self) -> None:
         self._level = not self._level
         await self.platform.write("watchdog", self._level)
+        now = asyncio.get_running_loop().time()
+        if self._toggled_s is not None:
+            self.longest_gap_s = max(self.longest_gap_s, now - self._toggled_s)
+        self._toggled_s = now
 
 
 async def drop_enables(platform: DigitalIO) -> None:

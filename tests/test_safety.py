@@ -47,7 +47,9 @@ async def test_line_toggles_until_a_loop_is_silent() -> None:
     assert not platform.levels["heater_enable"]
 
 
-@pytest.mark.parametrize(("line", "level", "words"), [("watchdog_tripped", True, "hardware"), ("interlock_ok", False, "interlock")])
+@pytest.mark.parametrize(
+    ("line", "level", "words"), [("watchdog_tripped", True, "hardware"), ("interlock_ok", False, "interlock")]
+)
 async def test_hardware_facts_stop_it(line: str, level: bool, words: str) -> None:
     platform = Platform()
     platform.levels[line] = level

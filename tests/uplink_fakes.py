@@ -64,7 +64,7 @@ class Log:
 async def until(true: Callable[[], bool]) -> None:
     """Let the loop run until something is true; for what has no event of its own to wait for."""
     async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110
+        while not true():
             await asyncio.sleep(0)
 
 

@@ -32,6 +32,9 @@ class CarverBias(Procedure):
     async def calibrate(self, context: CalibrationContext) -> Record:
         read = reader(context, "pa1")
         await shine(context, LightMode.CW)
+        # Unmodulated light interferes in the AMZI behind C: its phase, and so PA1, follows the die, still warm from the
+        # heaters of the step before.
+        await context.sleep(context.settings.die_settle_s)
         curve, volts, seen = await bias_curve(context, "carver", read)
         self.report(context, 0.5, f"V_pi {curve.x_pi:.2f} V")
         reach = context.settings.modulator_sweep_v

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from calibration.context import CalibrationContext, CalibrationRefused
-from calibration.fit import Array, FitRefused, Plateau, fit_dark_rate, fit_plateau
+from calibration.detector_fit import Plateau, fit_dark_rate, fit_plateau
+from calibration.fit import Array, FitRefused
 from calibration.names import DETECTORS
 from calibration.procedure import Procedure
 from calibration.procedures.sweeps import count_sigma

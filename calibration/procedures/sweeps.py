@@ -45,6 +45,10 @@ async def heater_sweep(
     top = context.drive.max_power(channel)
     if ballast is not None:
         top = min(top, context.drive.max_power(ballast))
+        # The sum is constant from here on; the die needs its time to get there.
+        await context.drive.set_power(channel, 0.0)
+        await context.drive.set_power(ballast, top)
+        await context.sleep(context.settings.die_settle_s)
     powers = UNEVEN * top
     rows: dict[int, Mapping[str, float]] = {}
     for n, k in enumerate(ZIGZAG):
@@ -58,10 +62,17 @@ async def heater_sweep(
     return powers, {name: np.array([rows[k][name] for k in range(len(powers))]) for name in names}
 
 
-def heater_fringe(context: CalibrationContext, powers: Array, y: Array, sigma: Array, visibility_min: float) -> Fringe:
+def heater_fringe(
+    context: CalibrationContext,
+    powers: Array,
+    y: Array,
+    sigma: Array,
+    visibility_min: float,
+    residual_max: float = 0.1,
+) -> Fringe:
     """Fit of a heater sweep within the P_pi range of the settings. Raises FitRefused."""
     low, high = context.settings.heater_p_pi_w
-    return fit_fringe(powers, y, low, high, sigma=sigma, visibility_min=visibility_min)
+    return fit_fringe(powers, y, low, high, sigma=sigma, visibility_min=visibility_min, residual_max=residual_max)
 
 
 async def set_to_phase(context: CalibrationContext, channel: str, fringe: Fringe, target_rad: float) -> Operating:

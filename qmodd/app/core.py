@@ -222,6 +222,7 @@ class Core:
             self.events.record("core.started", {"version": __version__, "role": self.config.module.role})
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._serve_door(), name="door")
+                group.create_task(self.injected.kernels.start(), name="kernels")
                 group.create_task(self.engine.run(), name="engine")
                 group.create_task(self._deliver(), name="delivery")
                 group.create_task(self.telemetry.run(), name="telemetry")

@@ -44,14 +44,10 @@ def add_parser(subparsers: Any) -> None:
     end.add_argument("--seconds", type=_positive, metavar="S", help="end after S seconds")
     p.add_argument("--scenario", type=Path, metavar="FILE", help="emulated world (default: 10 dB, see configs/)")
     p.add_argument("--seed", type=int, metavar="K", help="another pair of individuals")
-    p.add_argument(
-        "--speed", type=_positive, default=1.0, metavar="X", help="world seconds a second (default 1)"
-    )
+    p.add_argument("--speed", type=_positive, default=1.0, metavar="X", help="world seconds a second (default 1)")
     p.add_argument("--broker", metavar="URL", help="an MQTT 5 broker that runs already, e.g. mqtt://127.0.0.1:1883")
     p.add_argument("--run-dir", type=Path, metavar="D", help="keep everything here (default: a temporary directory)")
-    p.add_argument(
-        "--timeout", type=_positive, default=600.0, metavar="S", help="give up after S s (default 600)"
-    )
+    p.add_argument("--timeout", type=_positive, default=600.0, metavar="S", help="give up after S s (default 600)")
     p.add_argument("--json", action="store_true", help="one JSON object as the last line on stdout")
     p.set_defaults(run=command)
 

@@ -5,6 +5,7 @@ A `Bench` keeps what lasts over calls: the frame builder of the run and the corr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,6 +94,10 @@ class Bench:
     def amplify(self, bits: Bits, seed: bytes, m: int) -> bytearray:
         """m secret bits, packed."""
         return bytearray(np.packbits(amplify(bits, seed, m)).tobytes())
+
+    def pid(self) -> int:
+        """Of the process that does the work."""
+        return os.getpid()
 
     def warm_up(self) -> None:
         """Compile, or load from the cache, every kernel, so that no batch waits for it."""

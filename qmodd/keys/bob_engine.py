@@ -61,7 +61,6 @@ class BobEngine(Engine):
     ) -> None:
         super().__init__(settings, channel, desk, on_batch)
         self._tags = tags
-        self._tags_running = False
         self._distiller = BobDistiller(desk, self.session.send, self._distil_inbox)
         self._lights: dict[int, asyncio.Future[None]] = {}
         self._light_number = 0
@@ -159,9 +158,8 @@ class BobEngine(Engine):
         self._phase(Phase.WAITING if self._wanted else Phase.IDLE, why)
 
     async def _one_run(self, plan: Plan, data: bytes) -> None:
-        if not self._tags_running:
-            await self._tags.run()
-            self._tags_running = True
+        # Anew for every run: between runs the tagger belongs to others, who may have stopped or restarted it.
+        await self._tags.run()
         heard_at = await self._tags.now_ps()
         self._check_plan(plan)
         self._phase(Phase.SYNCING, "looking for the public string")
@@ -222,7 +220,7 @@ class BobEngine(Engine):
             raise ValueError(why)
         s = self.status
         self._sifted(sifted.n_z, (batch.end_slot - first) * builder.plan.period_ps * _PS)
-        s.block, s.block_progress, s.batches_dropped = builder.block, builder.progress, feed.dropped
+        s.block, s.block_progress = builder.block, builder.progress
         s.clock_residual_ps = receiver.residual_ps
         self.on_batch(report)
 
@@ -231,12 +229,23 @@ class BobEngine(Engine):
         while True:
             while not self._sift_inbox.empty():
                 self._between(builder, *self._sift_inbox.get_nowait())
+            self._account_dropped(feed)
             if self.status.blocks_in_flight < self.settings.blocks_in_flight:
                 reading = feed.pop()
                 if reading is not None:
                     return reading
             self._wake.clear()
             await self._wake.wait()
+
+    def _account_dropped(self, feed: TagFeed) -> None:
+        if feed.dropped:
+            if self.status.blocks_in_flight >= self.settings.blocks_in_flight:
+                why = f"{self.status.blocks_in_flight} blocks wait to be distilled"
+            else:
+                why = "sifting is slower than the clicks come"
+            self._event("tags.dropped", batches=feed.dropped, why=why)
+            self.status.batches_dropped += feed.dropped
+            feed.dropped = 0
 
     def _between(self, builder: BlockBuilder, message: Message, data: bytes) -> None:
         """What Alice may say at any time of a run. Raises RunEnded or NewPlan."""

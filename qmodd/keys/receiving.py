@@ -27,6 +27,8 @@ Bits = npt.NDArray[np.uint8]
 _PS = 1e-12
 # PLAN may have been under way for this long when it arrives.
 _LATEST_S = 1.0
+# Reads in a row without progress of the tag clock after which the tagger counts as stopped.
+_STANDING = 5
 # Windows tried are this share of the SYNC span, and half the rest apart, so that one lies wholly inside.
 _WINDOW, _STEP = 0.8, 0.18
 
@@ -41,7 +43,7 @@ class Reading:
 
 class TagFeed:
     """Empties the tagger every `batch_s` whatever the distillation does; keeps `most` blocks and drops what comes
-    then, as an interval without data, counted. `ready` is called for every block that was kept."""
+    then, as an interval without data, counted. `ready` is called for every block."""
 
     def __init__(self, tags: TagSource, clock: Clock, batch_s: float, most: int, ready: Callable[[], None]) -> None:
         self._tags = tags
@@ -52,6 +54,7 @@ class TagFeed:
         self._waiting: deque[Reading] = deque()
         self._lost: list[tuple[int, int]] = []
         self._fault: DriverError | None = None
+        # Blocks dropped and not yet accounted for by whoever reads the feed.
         self.dropped = 0
 
     async def run(self) -> None:
@@ -77,6 +80,7 @@ class TagFeed:
     def _take(self, block: TagBlock) -> None:
         if len(self._waiting) >= self._most:
             self.dropped += 1
+            self._ready()
             self._lost.append((block.from_ps, block.to_ps))
             return
         if self._lost:
@@ -118,7 +122,11 @@ class Receiver:
     async def _collect(self, tags: TagSource, until_ps: int, not_before: int) -> tuple[Int64s, Bits, int]:
         """All tags from `not_before` on until the SYNC span is over; what lies in gaps is unusable and left out."""
         blocks = [await tags.read()]
+        standing = 0
         while blocks[-1].more or blocks[-1].to_ps < until_ps:
+            standing = standing + 1 if len(blocks) > 1 and blocks[-1].to_ps <= blocks[-2].to_ps else 0
+            if standing >= _STANDING:
+                raise Refused(f"the tagger's clock stands at {blocks[-1].to_ps} ps")
             if not blocks[-1].more:
                 remaining = (until_ps - blocks[-1].to_ps) * _PS
                 await asyncio.sleep(min(self._settings.batch_s, remaining) + 1e-3)

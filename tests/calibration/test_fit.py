@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibration.detector_fit import fit_dark_rate, fit_plateau
 from calibration.fit import (
     FitRefused,
     Resistance,
     choose_power,
     extremum,
-    fit_dark_rate,
     fit_fringe,
-    fit_plateau,
     fit_resistance,
     gauss_newton,
     linear,

@@ -82,14 +82,14 @@ async def one_fault(tmp: Path, loop: Any, at: int, deliver: bool, kill: bool) ->
     fault = Fault(pair, at, deliver, kill)
     give(pair, 1)
     if kill:
-        await until(lambda: any(t.done() for t in tasks) or a.records != [] and b.records != [], 20)
+        await until(lambda: any(t.done() for t in tasks) or (a.records != [] and b.records != []), 20)
         await asyncio.sleep(0.01)
         pair.wire.cut()
         await stopped(*tasks)
         a.shut(), b.shut()
         pair, tasks = start(a, b, loop)
     else:
-        await until(lambda: fault.done or a.records != [] and b.records != [], 20)
+        await until(lambda: fault.done or (a.records != [] and b.records != []), 20)
         await asyncio.sleep(3.0)
     met, fault.done = fault.done, True
     await settled(pair)
@@ -204,5 +204,3 @@ def test_a_lost_store_of_the_peer_revokes_the_block_here(ram_path: Path) -> None
         a.shut(), b.shut()
 
     run_simulated(main)
-
-

@@ -376,12 +376,20 @@ async def facts() -> PlanFacts:
 
 
 def boot_pair(
-    a: Module, b: Module, loop: asyncio.AbstractEventLoop, link: Link | None = None, light: Any = serve_light,
-    plan: Any = facts, wire: Wire | None = None, length_rule: Any = key_length_interval,
+    a: Module,
+    b: Module,
+    loop: asyncio.AbstractEventLoop,
+    link: Link | None = None,
+    light: Any = serve_light,
+    plan: Any = facts,
+    wire: Wire | None = None,
+    length_rule: Any = key_length_interval,
 ) -> Pair:
     clock, link, wire = LoopClock(loop), link or Link(), wire or Wire()
     source, tags = FakeSource(link, clock), FakeTags(link, clock)
-    alice = AliceEngine(a.settings, wire.end(0), a.boot(clock, length_rule=length_rule), a.batches.append, source, light, plan)
+    alice = AliceEngine(
+        a.settings, wire.end(0), a.boot(clock, length_rule=length_rule), a.batches.append, source, light, plan
+    )
     bob = BobEngine(b.settings, wire.end(1), b.boot(clock, length_rule=length_rule), b.batches.append, tags)
     return Pair(a, b, wire, link, alice, bob, source, tags)
 

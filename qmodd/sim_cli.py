@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sim.scenario import Scenario
+    from sim.world import World
 
 EXIT_USAGE = 2
+TRUTH_S = 1.0
 MODULES = ("alice", "bob")
 _EXAMPLES = """examples:
   qmodd sim --scenario configs/demo.toml --run-dir /tmp/pair
@@ -44,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--run-dir", type=Path, default=default_run_dir(), metavar="D", help="default %(default)s")
     parser.add_argument("--seed", type=_seed, metavar="K", help="overrides the scenario's seed")
     parser.add_argument("--json", action="store_true", help="endpoints as one JSON object on stdout")
+    parser.add_argument("--truth", type=Path, metavar="FILE", help="append the world's true phase error and QBER here")
     parser.set_defaults(run=run, sim_command="serve")
     _add_exec(parser)
 
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         scenario = load_scenario(args.scenario, args.seed)
-        asyncio.run(_serve(scenario, args.run_dir.absolute(), args.speed, as_json=args.json))
+        asyncio.run(_serve(scenario, args.run_dir.absolute(), args.speed, as_json=args.json, truth=args.truth))
     except ScenarioError as e:
         _tell(str(e))
         return EXIT_USAGE
@@ -96,7 +99,7 @@ def compile_kernels(scenario: Scenario) -> None:
         world.bob.tagger.collect()
 
 
-async def _serve(scenario: Scenario, run_dir: Path, speed: float, *, as_json: bool) -> None:
+async def _serve(scenario: Scenario, run_dir: Path, speed: float, *, as_json: bool, truth: Path | None) -> None:
     from sim.clock import RealClock
     from sim.individuals import factory_record
     from sim.rig import build_rigs
@@ -122,7 +125,28 @@ async def _serve(scenario: Scenario, run_dir: Path, speed: float, *, as_json: bo
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):  # how serving ends
-        await serve(world, rigs, run_dir, clock, speed=speed, factory=factory, ready=ready)
+        async with asyncio.TaskGroup() as group:
+            if truth is not None:
+                group.create_task(_write_truth(world, truth), name="truth")
+            await serve(world, rigs, run_dir, clock, speed=speed, factory=factory, ready=ready)
+
+
+async def _write_truth(world: World, path: Path) -> None:
+    """For a report that compares with the truth afterwards; no daemon knows where this file is."""
+    from sim.truth import Truth
+
+    view = Truth(world)
+    with _appending(path) as file:
+        while True:
+            await asyncio.sleep(TRUTH_S)
+            now = view.snapshot()
+            entry = {"t": now.t, "phase_error_deg": now.phase_error_deg, "qber_z": now.qber_z, "qber_x": now.qber_x}
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+
+
+def _appending(path: Path) -> IO[str]:
+    return open(path, "a", encoding="utf-8")
 
 
 def _add_exec(parser: argparse.ArgumentParser) -> None:

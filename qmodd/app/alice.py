@@ -62,9 +62,8 @@ class AliceOperator(Operator):
         life, wanted = self.wiring.life, self.wiring.config.source
         await module.source.set_mode(LightMode.OFF)
         self.probabilities = await module.source.set_probabilities(wanted.p_x, wanted.p_decoy)
-        record = context.record("state_bias")
-        v_pi = record.value["v_pi_v"]
-        self._trim = StateBiasTrim(math.pi / v_pi, module.biases.voltage("state"), self._write_state(module))
+        slope = context.record("state_trim").value["null_slope_per_v"]
+        self._trim = StateBiasTrim(slope, module.biases.voltage("state"), self._write_state(module))
         life.set_operational(Operational.ENABLED, "calibrated; all loops check in")
         life.set_activity(Activity.READY, "light can be asked for; waiting for the receiver")
         await self.wiring.key_while_allowed()

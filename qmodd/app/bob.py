@@ -24,6 +24,8 @@ from qmodd.module import Module
 LIGHT_PATIENCE_S = 600.0
 LIGHT_RETRY_S = 1.0
 LIGHT_ANSWER_S = 5.0
+# The lock follows what the die does within this; beyond it the fringe itself moves too fast.
+LOCK_K = 0.1
 
 
 @dataclass
@@ -92,12 +94,10 @@ class BobOperator(Operator):
         await self.wiring.key_while_allowed(self._sweep_if_asked(module, context))
 
     def _lock_config(self, context: CalibrationContext) -> PhaseLockConfig:
-        fringe, control = context.record("arm_phase").value, self.wiring.config.control
-        return PhaseLockConfig(
-            p_pi_w=fringe["p_pi_w"],
-            xi_rad=fringe["xi_rad"],
-            visibility=min(fringe["visibility"], 1.0),
-            high_w=context.drive.max_power("phase"),
+        control = self.wiring.config.control
+        return PhaseLockConfig.of(
+            context.record("arm_phase"),
+            context.drive.max_power("phase"),
             error_limit=math.radians(control.phase_limit_deg),
             visibility_min=control.visibility_min,
             interval_max_s=10.0 * control.phase_period_s,
@@ -121,7 +121,7 @@ class BobOperator(Operator):
             batch, seconds = self._batches.popleft()
             counts = PhaseCounts.of(batch, seconds)
             total = counts if total is None else total + counts
-        action = lock.update(now_s, total, ready=self.temperature_stable)
+        action = lock.update(now_s, total, ready=self.temperature_within(LOCK_K))
         if action.power_w != context.drive.power("phase"):
             await context.drive.set_power("phase", action.power_w)
         self._flag(action.flag)
@@ -149,8 +149,7 @@ class BobOperator(Operator):
             await self.wiring.stop_keying(why)
             self.wiring.life.set_operational(Operational.DEGRADED, why)
             self.wiring.life.set_activity(Activity.LOCKING, why)
-            records = await bring_up(self.graph(), context, ["arm_phase"], ["arm_phase"])
-            self.wiring.publish_record(records["arm_phase"])
+            await bring_up(self.graph(), context, ["crosstalk_trim"], ["arm_phase"])
             if self.lock is not None:
                 self.lock.recalibrated(self._lock_config(context), context.drive.power("phase"))
             self.wiring.life.set_operational(Operational.ENABLED, "phase found again")

@@ -32,7 +32,7 @@ from qmodd.keys.delivery import BatchFacts, KeyDelivery
 from qmodd.keys.envelope import Provenance
 from qmodd.keys.estimation import Proof
 from qmodd.keys.journal import Journal
-from qmodd.keys.kernels import Kernels
+from qmodd.keys.kernels import Kernels, WorkerDied
 from qmodd.keys.pool import Pool
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings
@@ -222,11 +222,17 @@ class Core:
             self.events.record("core.started", {"version": __version__, "role": self.config.module.role})
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._serve_door(), name="door")
-                group.create_task(self.injected.kernels.start(), name="kernels")
+                group.create_task(self._start_kernels(), name="kernels")
                 group.create_task(self.engine.run(), name="engine")
                 group.create_task(self._deliver(), name="delivery")
                 group.create_task(self.telemetry.run(), name="telemetry")
                 group.create_task(self.operator.run(), name="operator")
+
+    async def _start_kernels(self) -> None:
+        try:
+            await self.injected.kernels.start()
+        except WorkerDied as e:
+            self.events.record("worker.died", {"why": str(e)})
 
     async def _serve_door(self) -> None:
         await self.injected.serve_door(self.door)

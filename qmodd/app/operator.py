@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from calibration.context import CalibrationContext, Progress
 from calibration.graph import Graph, bring_up
+from drivers.roles import TecState
 from qmodd.app.failures import EXPECTED, Interrupted, NotReady, interrupted, leaves, reason
 from qmodd.app.selftest import quick_selftest
 from qmodd.app.wiring import Wiring
@@ -30,6 +31,7 @@ SAFE_DEADLINE_S = 0.8
 # A session that lasted this long was a good one: the next failure starts at the shortest pause again.
 GOOD_SESSION_S = 60.0
 WARM_UP_S = 300.0
+WARM_K = 0.1
 
 
 @dataclass
@@ -173,9 +175,7 @@ class Operator(ABC):
         await self.warm_up()
         life.set_activity(Activity.CALIBRATING, "walking the calibration graph")
         force, self.force = self.force, frozenset()
-        records = await bring_up(self.graph(), context, force=force)
-        for record in records.values():
-            self.wiring.publish_record(record)
+        await bring_up(self.graph(), context, force=force)
 
     def add_tec_loop(self, scheduler: Scheduler, module: Module) -> None:
         c = self.wiring.config
@@ -192,21 +192,30 @@ class Operator(ABC):
         )
         self.wiring.add_loop(scheduler, "temperature", 0.5, self.tec.step)
 
-    @property
-    def temperature_stable(self) -> bool:
-        return self.tec is not None and self.tec.stable
+    def temperature_within(self, kelvin: float) -> bool:
+        """Near its target as of the last reading of a running controller."""
+        reading = self.tec.reading if self.tec else None
+        return (
+            reading is not None
+            and reading.state in (TecState.STABLE, TecState.NOT_STABLE)
+            and abs(reading.object_c - self.wiring.config.control.tec_target_c) < kelvin
+        )
 
     async def warm_up(self) -> None:
-        """Wait until the temperature is stable. Raises NotReady when that takes too long."""
+        """Wait until the chip is near its temperature. Raises NotReady when that takes too long.
+
+        The first calibrations (currents, photodiodes, modulators, detectors) do not feel the last tenth of a kelvin;
+        the interferometers, which do, come last and are held by their lock.
+        """
         end = self.wiring.clock.monotonic() + WARM_UP_S
-        while not self.temperature_stable:
+        while not self.temperature_within(WARM_K):
             reading = self.tec.reading if self.tec else None
             if reading is not None:
                 self.wiring.life.set_activity(
                     Activity.CALIBRATING, f"temperature {reading.object_c:.0f} C on its way to {reading.target_c:.1f} C"
                 )
             if self.wiring.clock.monotonic() > end:
-                raise NotReady(f"the temperature is not stable after {WARM_UP_S:.0f} s: {reading}")
+                raise NotReady(f"the chip is not at its temperature after {WARM_UP_S:.0f} s: {reading}")
             await asyncio.sleep(0.5)
 
     def add_heartbeats(self, scheduler: Scheduler, module: Module) -> None:
@@ -221,8 +230,10 @@ class Operator(ABC):
         self.interrupt(f"loop {loop}: {why}")
 
     def progress(self, progress: Progress) -> None:
-        text = f"{progress.procedure}: {progress.message or f'{progress.fraction:.0%}'}"
-        self.wiring.life.set_activity(Activity.CALIBRATING, text)
+        """Begin and end are events; what lies between is telemetry, for a bar."""
+        if progress.fraction == 0.0:
+            why = f"{progress.procedure}: {progress.message}" if progress.message else progress.procedure
+            self.wiring.life.set_activity(Activity.CALIBRATING, why)
         self.wiring.progress_event(progress)
 
     async def _ended(self, error: BaseException, lasted_s: float) -> None:

@@ -99,7 +99,7 @@ class Telemetry:
             "sink_c": reading.sink_c,
             "target_c": reading.target_c,
             "tec_current_a": reading.current_a,
-            "stable": self._operator.temperature_stable,
+            "stable": self._operator.temperature_within(0.02),
         }
 
     def _phase(self, operator: BobOperator) -> Numbers:

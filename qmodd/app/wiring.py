@@ -57,6 +57,7 @@ class Wiring:
     def __post_init__(self) -> None:
         self.life.listeners.append(self._life_changed)
         self.events.listeners.append(self._publish_event)
+        self.records.subscribe(self._record_changed)
 
     # calibration
 
@@ -89,11 +90,9 @@ class Wiring:
         )
 
     def progress_event(self, progress: Progress) -> None:
-        if progress.fraction in (0.0, 1.0):
-            self.events.record(
-                "calibration.begun" if progress.fraction == 0.0 else "calibration.done",
-                {"name": progress.procedure, "message": progress.message},
-            )
+        self.door.telemetry("progress", {"fraction": progress.fraction})
+        if progress.fraction == 0.0:
+            self.events.record("calibration.begun", {"name": progress.procedure, "message": progress.message})
 
     # loops
 
@@ -163,6 +162,11 @@ class Wiring:
             self.events.record("phase.stage", {"stage": str(report.stage), "why": report.why})
 
     # what the NOC is told
+
+    def _record_changed(self, name: str, record: Record | None) -> None:
+        if record is not None:
+            self.events.record("calibration.stored", {"name": name, "version": record.version})
+            self.publish_record(record)
 
     def publish_record(self, record: Record) -> None:
         body = CalibrationRecord(

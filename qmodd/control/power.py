@@ -139,15 +139,18 @@ class CarverNullLoop:
     dither: float = 0.03
     limit_rad: float = 1.0
     error_rad: float = field(default=0.0, init=False)
-    _volts: float | None = field(default=None, init=False)
+    _volts: float = field(default=0.0, init=False)
+    _version: int = field(default=0, init=False)
 
     async def step(self, now_s: float) -> None:
         record = self.context.store.active("carver_bias")
         if not self.active() or record is None:
-            self._volts = None
             return
         v_pi, null = record.value["v_pi_v"], record.value["null_v"]
-        volts = null if self._volts is None else self._volts
+        if record.version != self._version:
+            self._version, self._volts = record.version, null
+        # What was found stays the place to start from over a pause: the null has drifted there.
+        volts = self._volts
         plus, centre, minus = [await self._read(volts + k * self.dither * v_pi) for k in (1.0, 0.0, -1.0)]
         try:
             self.error_rad = bias_error(plus, minus, centre, math.pi * self.dither)

@@ -92,6 +92,9 @@ class Demo:
         self.services = Services(self.say)
         self.view = View({serial: name for name, serial in SERIALS.items()}, self.now, self.say)
         self.first_key_s: float | None = None
+        # Only the report at the end reads it; alice and bob do not know it.
+        self._truth = run_dir / "truth.jsonl"
+        self._phase_errors: list[float] = []
         self.matching: set[str] = set()
         self.mismatched: set[str] = set()
         self.why = ""
@@ -162,6 +165,7 @@ class Demo:
 
     def _sim(self) -> Service:
         argv = ["sim", "--run-dir", str(self.run_dir / "sim"), "--speed", str(self.args.speed)]
+        argv += ["--truth", str(self._truth)]
         if self.args.scenario:
             argv += ["--scenario", str(self.args.scenario.absolute())]
         if self.args.seed is not None:
@@ -224,8 +228,8 @@ class Demo:
 
     def _hint(self, url: str) -> None:
         operator = self.run_dir / "secrets" / "operator"
-        self.say(f"look: qmodctl --broker {url} watch")
-        self.say(f"act:  qmodctl --broker {url} --identity {operator} do {SERIALS['alice']} stop")
+        self.say(f"look: qmodctl watch --broker {url}")
+        self.say(f"act:  qmodctl do --broker {url} --identity {operator} {SERIALS['alice']} stop")
 
     # what is seen
 
@@ -249,6 +253,7 @@ class Demo:
         while True:
             await asyncio.sleep(LINE_S)
             self._look()
+            self._look_at_truth()
             self._show(self.view.line(len(self.matching)))
             if args.until_keys and len(self.matching) >= args.until_keys:
                 self._stop(stop, f"{len(self.matching)} keys at both sites")
@@ -267,6 +272,13 @@ class Demo:
             self.first_key_s = self.now()
             self.say("first secret keys at both sites, equal")
 
+    def _look_at_truth(self) -> None:
+        """True phase error of this second, while keys are being made."""
+        if all(m.activity == "keying" for m in self.view.modules.values()):
+            with suppress(OSError, ValueError, IndexError, KeyError):
+                last = self._truth.read_text().splitlines()[-1]
+                self._phase_errors.append(float(json.loads(last)["phase_error_deg"]))
+
     def _show(self, line: str) -> None:
         if self._terminal:
             sys.stderr.write(f"\r\033[K{line}")
@@ -277,7 +289,9 @@ class Demo:
     def report(self) -> dict[str, Any]:
         keys_match = bool(self.matching) and not self.mismatched
         wanted = self.args.until_keys
+        errors = self._phase_errors
         out = self.view.report() | {
+            "phase_error_rms_deg": round(math.sqrt(sum(e * e for e in errors) / len(errors)), 3) if errors else None,
             "first_key_s": None if self.first_key_s is None else round(self.first_key_s, 2),
             "keys_delivered": len(self.matching),
             "keys_match": keys_match,

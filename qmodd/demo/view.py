@@ -26,6 +26,16 @@ class ModuleView:
     def get(self, group: str, name: str) -> float:
         return self.telemetry.get(group, {}).get(name, math.nan)
 
+    def doing(self) -> str:
+        """Activity, with a bar while a calibration runs."""
+        if self.activity != "calibrating":
+            return self.activity
+        fraction = self.get("progress", "fraction")
+        if not 0.0 <= fraction <= 1.0 or self.why.startswith(("temperature", "bringing", "waiting")):
+            return self.why[:44]
+        done = round(10 * fraction)
+        return f"[{'#' * done}{'.' * (10 - done)}] {self.why[:32]}"
+
     def describe(self) -> str:
         return f"{self.activity}: {self.why}" if self.why else self.activity
 
@@ -95,6 +105,8 @@ class View:
     def line(self, delivered: int) -> str:
         """One line a second."""
         a, b = self.modules["alice"], self.modules["bob"]
+        if "calibrating" in (a.activity, b.activity):
+            return f"alice {a.doing():<46} bob {b.doing():<46}"
         return (
             f"alice {a.activity:<11} bob {b.activity:<11} QBER Z {_percent(self.last('qber_z'))} "
             f"X {_percent(self.last('qber_x'))}  sifted {_rate(b.get('link', 'sifted_rate_per_s'))}/s  "
@@ -123,7 +135,9 @@ class View:
             "skr_bps": _number(self.skr_bps()),
             "qber_z": _number(sum(b["qber_z"] * b["n_z"] for b in blocks) / n_z),
             "qber_x": _number(sum(b["qber_x"] * b["n_x"] for b in blocks) / n_x),
-            "phase_error_rms_deg": _number(math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else None),
+            "phase_error_estimate_rms_deg": _number(
+                math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else None
+            ),
             "blocks": len(blocks),
             "final_states": {m.name: m.describe() for m in self.modules.values()},
             "alarms": self.alarms,

@@ -17,8 +17,8 @@ from qmodd.keys.blocks import BlockBuilder, RawBlock, inside
 from qmodd.keys.conversation import Desk
 from qmodd.keys.counts import BatchReport
 from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
+from qmodd.keys.fields import MAX_TEXT, ProtocolError
 from qmodd.keys.protocol import (
-    MAX_TEXT,
     Basis,
     Committed,
     Detect,
@@ -29,7 +29,6 @@ from qmodd.keys.protocol import (
     Message,
     NotSynced,
     Plan,
-    ProtocolError,
     Stop,
     Synced,
     Tally,
@@ -37,7 +36,7 @@ from qmodd.keys.protocol import (
 )
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, LightServer, OnBatch, Phase, PlanFacts, PlanProvider
-from qmodd.keys.sifting import INVALID, count, decode_detect, encode_basis, match, sift_alice
+from qmodd.keys.sifting import INVALID, count, encode_basis, match, sift_alice
 from qmodd.keys.sifting import Detect as Detections
 
 _PS = 1e-12
@@ -245,7 +244,7 @@ class AliceEngine(Engine):
         if not isinstance(message, Detect):
             raise RunEnded("DETECT was due")
         said.add(Direction.BOB, data)
-        detect = decode_detect(message.data)
+        detect = await self.desk.kernels.decode_detect(message.data)
         if detect.first_slot != slot:
             raise RunEnded(f"detections from slot {detect.first_slot}, due from {slot}")
         return detect

@@ -16,6 +16,7 @@ from qmodd.keys.amplification import amplify, seed_bytes
 from qmodd.keys.frames import FrameBatch, FrameBuilder, FrameClock, Gates
 from qmodd.keys.framesync import FoldResult, SyncRefused, SyncResult, acquire, fold_delays
 from qmodd.keys.reconciliation import Corrector, Help, Plan, disclose, syndromes
+from qmodd.keys.sifting import Detect, decode_detect, encode_detect
 from qmodd.keys.verification import verification_tag
 from qmodd.randomness import Randomness
 
@@ -54,6 +55,12 @@ class Bench:
         if self._frames is None:
             raise NotOpen("the frame builder is gone")
         return self._frames.push(t, channel, to_ps, clock, self._random.bytes, lost_ps=lost_ps, drop=drop)
+
+    def encode_detect(self, first_slot: int, end_slot: int, slots: Int64s, basis: Bits) -> bytes:
+        return encode_detect(first_slot, end_slot, slots, basis)
+
+    def decode_detect(self, data: bytes) -> Detect:
+        return decode_detect(data)
 
     def acquire(self, tags_dz: Int64s, period_ps: float, bin_ps: float) -> SyncResult | SyncRefused:
         return acquire(tags_dz, period_ps, bin_ps)
@@ -106,6 +113,7 @@ class Bench:
         t = np.arange(4, dtype=np.int64) * 80_000
         self.accept(t, np.zeros(4, np.uint8), 400_000, clock, (), np.empty((0, 2), np.int64))
         self._frames = None
+        self.decode_detect(self.encode_detect(0, 100, np.array([3, 70], np.int64), np.zeros(2, np.uint8)))
         bits = np.zeros(1000, np.uint8)
         self.correct(bits, 0.01, self.syndromes(bits, 0.01))
         self._corrector = None

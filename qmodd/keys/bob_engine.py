@@ -14,9 +14,9 @@ from qmodd.keys.bob_distil import BobDistiller
 from qmodd.keys.conversation import Desk
 from qmodd.keys.counts import BatchReport
 from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
+from qmodd.keys.fields import MAX_TEXT, ProtocolError
 from qmodd.keys.frames import FrameBatch
 from qmodd.keys.protocol import (
-    MAX_TEXT,
     Basis,
     Commit,
     Detect,
@@ -27,7 +27,6 @@ from qmodd.keys.protocol import (
     Message,
     NotSynced,
     Plan,
-    ProtocolError,
     Stop,
     Synced,
     Tally,
@@ -259,7 +258,7 @@ class BobEngine(Engine):
     async def _exchange(self, builder: BlockBuilder, batch: FrameBatch) -> tuple[Transcript, Sifted, BatchReport]:
         """DETECT and BASIS of one batch."""
         said, run = Transcript(), builder.plan.run
-        data = encode_detect(batch.first_slot, batch.end_slot, batch.slots, batch.basis)
+        data = await self.desk.kernels.encode_detect(batch.first_slot, batch.end_slot, batch.slots, batch.basis)
         detect = protocol.encode(Detect(run, data))
         said.add(Direction.BOB, detect)
         await self.session.send(detect)

@@ -14,6 +14,7 @@ from qmodd.keys.authentication import BlockAuthentication, Direction, Transcript
 from qmodd.keys.blocks import RawBlock
 from qmodd.keys.counts import BlockCounts
 from qmodd.keys.estimation import KeyLength, Proof, key_length_interval
+from qmodd.keys.fields import MAX_TEXT
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import Kernels
 from qmodd.keys.protocol import Abort, Auth, BlockMessage, Message
@@ -100,7 +101,7 @@ class Conversation:
             return message, data
 
     async def abort(self, why: str) -> None:
-        await self._send(Abort(self.raw.run, self.raw.block, why[: protocol.MAX_TEXT]))
+        await self._send(Abort(self.raw.run, self.raw.block, why[:MAX_TEXT]))
 
     async def send_tag(self, phase: int) -> None:
         tag = self._auth().tag(self.me, phase)

@@ -13,9 +13,10 @@ from qmodd.keys.authentication import Direction, SessionBroken
 from qmodd.keys.blocks import Flags, RawBlock
 from qmodd.keys.conversation import BlockAborted, Desk, Inbox
 from qmodd.keys.estimation import binary_entropy
+from qmodd.keys.fields import ProtocolError
 from qmodd.keys.kernels import WorkerDied
 from qmodd.keys.pool import PoolRefused
-from qmodd.keys.protocol import BlockMessage, Message, Note, ProtocolError, Stop, Welcome
+from qmodd.keys.protocol import BlockMessage, Message, Note, Stop, Welcome
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.session import Party, Session
 from qmodd.keys.settings import EngineSettings, EngineStatus, OnBatch, Phase
@@ -48,6 +49,7 @@ class Engine(ABC):
         pool = desk.journal.pool
         party = Party(self.ME, settings.serial, settings.link_id, settings.peer_serial)
         self.session = Session(channel, pool.secret, party, desk.randomness)
+        self.session.on_refused = self._stranger
         self._channel = channel
         self._wanted = False
         self._why_not = "not asked for"
@@ -196,10 +198,17 @@ class Engine(ABC):
                 self.session.close()
         return "; ".join(dict.fromkeys(why)) or "the session ended"
 
+    def _stranger(self, why: str) -> None:
+        """Somebody asked for a session and is not our peer."""
+        self._event("session.refused", why=why)
+        if self.status.phase is Phase.HANDSHAKE:
+            self._phase(Phase.HANDSHAKE, why)
+
     def _lost(self, why: str) -> None:
         for raw in self._closed:
             self._aborted(raw, why)
         self._closed.clear()
+        self._settled = False
         if not self.session.restarted:
             self.session.close()
         self.status.blocks_in_flight = 0

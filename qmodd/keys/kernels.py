@@ -18,6 +18,7 @@ from qmodd.keys.bench import Bench, Corrected
 from qmodd.keys.frames import FrameBatch, FrameClock, Gates
 from qmodd.keys.framesync import FoldResult, SyncRefused, SyncResult
 from qmodd.keys.reconciliation import Help
+from qmodd.keys.sifting import Detect
 from qmodd.randomness import Randomness
 
 Bits = npt.NDArray[np.uint8]
@@ -34,6 +35,10 @@ class Kernels(ABC):
     @abstractmethod
     async def _call(self, method: str, *arguments: Any) -> Any: ...
 
+    async def start(self) -> None:
+        """Make the first call a fast one."""
+        return None
+
     async def close(self) -> None:
         """Stop whatever was started."""
         return None
@@ -48,6 +53,15 @@ class Kernels(ABC):
     ) -> FrameBatch:
         batch: FrameBatch = await self._call("accept", t, channel, to_ps, clock, tuple(lost_ps), drop)
         return batch
+
+    async def encode_detect(self, first_slot: int, end_slot: int, slots: Int64s, basis: Bits) -> bytes:
+        data: bytes = await self._call("encode_detect", first_slot, end_slot, slots, basis)
+        return data
+
+    async def decode_detect(self, data: bytes) -> Detect:
+        """Raises ValueError on what Bob cannot have sent."""
+        detect: Detect = await self._call("decode_detect", data)
+        return detect
 
     async def acquire(self, tags_dz: Int64s, period_ps: float, bin_ps: float) -> SyncResult | SyncRefused:
         found: SyncResult | SyncRefused = await self._call("acquire", tags_dz, period_ps, bin_ps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qmodd.channel import MessageChannel
@@ -17,7 +18,8 @@ from qmodd.keys.authentication import (
     open_hello,
     seal_hello,
 )
-from qmodd.keys.protocol import PROTOCOL_VERSION, Hello, Message, ProtocolError
+from qmodd.keys.fields import ProtocolError
+from qmodd.keys.protocol import PROTOCOL_VERSION, Hello, Message
 from qmodd.randomness import Randomness
 
 _RESEND_S = 2.0
@@ -51,6 +53,7 @@ class Session:
         self._sending = asyncio.Lock()
         self.peer_serial = ""
         self.refused = ""
+        self.on_refused: Callable[[str], None] = lambda why: None
         # The far end's HELLO ended a session and has opened the next one already: no `open` is due.
         self.restarted = False
         self.forged = 0
@@ -118,6 +121,13 @@ class Session:
 
     def _hello(self, frame: bytes) -> Hello | None:
         """A genuine HELLO of the peer of this link, else None with a reason in `refused`."""
+        before = self.refused
+        hello = self._judge(frame)
+        if self.refused and self.refused != before:
+            self.on_refused(self.refused)
+        return hello
+
+    def _judge(self, frame: bytes) -> Hello | None:
         body = open_hello(self._secret, self._party.me.peer, frame)
         if body is None:
             if is_hello(frame):

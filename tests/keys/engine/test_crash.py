@@ -12,39 +12,17 @@ import pytest
 from sim.loop import run_simulated
 from tests.keys.engine.world import (
     Dead,
-    Module,
     Pair,
-    boot_pair,
-    half_of_the_bits,
+    give,
+    idle,
     make_pair,
     pool_bytes,
-    raw_blocks,
     same_keys,
-    small_plan,
+    settled,
+    start,
     stopped,
     until,
 )
-
-
-def start(a: Module, b: Module, loop: Any, pair: Pair | None = None) -> tuple[Pair, list[asyncio.Task[None]]]:
-    pair = boot_pair(a, b, loop, length_rule=half_of_the_bits)
-    return pair, [asyncio.ensure_future(pair.alice.run()), asyncio.ensure_future(pair.bob.run())]
-
-
-async def settled(pair: Pair) -> None:
-    await until(lambda: pair.alice._settled and pair.bob._settled)
-    assert pair.alice._pool_fault is None
-    assert pair.bob._pool_fault is None
-
-
-def give(pair: Pair, run: int, block: int = 0, errors: float = 0.01, n_z: int = 6000) -> None:
-    ours, theirs = raw_blocks(small_plan(run), block, n_z, 500, errors, seed=10 * run + block)
-    pair.alice._queue_closed([ours])
-    pair.bob._queue_closed([theirs])
-
-
-async def idle(pair: Pair) -> None:
-    await until(lambda: pair.alice.status.blocks_in_flight == pair.bob.status.blocks_in_flight == 0)
 
 
 class Fault:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from math import log2
 from pathlib import Path
@@ -16,57 +15,17 @@ from drivers.errors import BusFault, Refused
 from drivers.roles import LightMode
 from qmodd.keys.counts import BlockCounts
 from qmodd.keys.estimation import Proof, key_length_interval
-from qmodd.keys.settings import EngineSettings, Phase, PlanFacts
-from sim.loop import run_simulated
+from qmodd.keys.settings import Phase, PlanFacts
+from tests.keys.engine.playing import blocks, play
+from tests.keys.engine.wire import Wire
 from tests.keys.engine.world import (
     FACTS,
     SETTINGS,
     Link,
     Pair,
-    Wire,
-    boot_pair,
-    make_pair,
-    pool_bytes,
     same_keys,
-    stopped,
     until,
 )
-
-Script = Callable[[Pair], Awaitable[None]]
-
-
-def play(path: Path, script: Script, settings: EngineSettings = SETTINGS, **boot: Any) -> Pair:
-    """Boot a pair, ask both sides for keys, play the script, stop; whatever happened, no key differs."""
-
-    async def main(loop: Any) -> Pair:
-        a, b = make_pair(path, settings)
-        if "link" not in boot:
-            boot["link"] = Link()
-        pair = boot_pair(a, b, loop, **boot)
-        tasks = [asyncio.ensure_future(pair.alice.run()), asyncio.ensure_future(pair.bob.run())]
-        await pair.alice.start_keying()
-        await pair.bob.start_keying()
-        await script(pair)
-        assert not any(t.done() for t in tasks), [t.exception() for t in tasks if t.done()]
-        await pair.alice.stop_keying("the test ends")
-        await until(lambda: pair.alice.status.blocks_in_flight == pair.bob.status.blocks_in_flight == 0)
-        await until(lambda: pair.alice._settled and pair.bob._settled)
-        await asyncio.sleep(0.5)
-        same_keys(a, b)
-        assert pool_bytes(a) == pool_bytes(b)
-        await stopped(*tasks)
-        a.shut(), b.shut()
-        return pair
-
-    result: Pair = run_simulated(main)
-    return result
-
-
-def blocks(n: int) -> Script:
-    async def script(pair: Pair) -> None:
-        await until(lambda: len(pair.a.records) >= n and len(pair.b.records) >= n, 60)
-
-    return script
 
 
 def test_photons_become_equal_keys(ram_path: Path) -> None:
@@ -189,77 +148,6 @@ def test_cuts_at_random_moments(ram_path: Path) -> None:
             pair.wire.mend()
         n = len(pair.a.records)
         await until(lambda: len(pair.a.records) > n)
-
-    play(ram_path, script)
-
-
-def flip(frame: bytes, at: int) -> bytes:
-    changed = bytearray(frame)
-    changed[at % len(frame)] ^= 1
-    return bytes(changed)
-
-
-def drop_some(rng: random.Random, d: int, n: int, frame: bytes) -> Sequence[bytes]:
-    return [] if rng.random() < 0.1 else [frame]
-
-
-def change_some(rng: random.Random, d: int, n: int, frame: bytes) -> Sequence[bytes]:
-    return [flip(frame, rng.randrange(len(frame)))] if rng.random() < 0.1 else [frame]
-
-
-def repeat_some(rng: random.Random, d: int, n: int, frame: bytes) -> Sequence[bytes]:
-    return [frame, frame] if rng.random() < 0.2 else [frame]
-
-
-def inject_some(rng: random.Random, d: int, n: int, frame: bytes) -> Sequence[bytes]:
-    return [b"S" + rng.randbytes(40), frame, b"", b"junk"] if rng.random() < 0.2 else [frame]
-
-
-@pytest.mark.parametrize("attack", [drop_some, change_some, repeat_some, inject_some], ids=lambda f: f.__name__)
-def test_an_attacker_on_the_channel_never_gets_different_keys(ram_path: Path, attack: Any) -> None:
-    async def script(pair: Pair) -> None:
-        rng = random.Random(7)
-        pair.wire.tamper = lambda d, n, frame: attack(rng, d, n, frame)
-        await asyncio.sleep(6)
-        pair.wire.tamper = lambda d, n, frame: [frame]
-        before = len(pair.a.records)
-        await until(lambda: len(pair.a.records) > before)
-
-    play(ram_path, script)
-
-
-def test_reordered_frames(ram_path: Path) -> None:
-    async def script(pair: Pair) -> None:
-        held: list[bytes] = []
-
-        def swap(d: int, n: int, frame: bytes) -> Sequence[bytes]:
-            if d == 1 and n % 17 == 0:
-                held.append(frame)
-                return []
-            return [frame, held.pop()] if held and d == 1 else [frame]
-
-        pair.wire.tamper = swap
-        await asyncio.sleep(5)
-        pair.wire.tamper = lambda d, n, frame: [frame]
-        before = len(pair.a.records)
-        await until(lambda: len(pair.a.records) > before)
-
-    play(ram_path, script)
-
-
-def test_old_hellos_played_back_cost_a_handshake_only(ram_path: Path) -> None:
-    async def script(pair: Pair) -> None:
-        await blocks(1)(pair)
-        round_before = pair.a.pool.next_round
-        hellos = [(d, f) for d, f in pair.wire.record if f[:1] == b"H"]
-        assert len(hellos) >= 2
-        for d, frame in hellos[:3] * 2:
-            pair.wire.queues[1 - d].append(frame)
-            pair.wire.wake()
-            await asyncio.sleep(0.3)
-        n = len(pair.a.records)
-        await until(lambda: len(pair.a.records) > n)
-        assert pair.a.pool.next_round - round_before < 20
 
     play(ram_path, script)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from drivers.roles import LightMode, TagBlock
-from qmodd.channel import ChannelDown
 from qmodd.clock import LoopClock
 from qmodd.keys.alice_engine import AliceEngine
 from qmodd.keys.authentication import Direction, Transcript
@@ -21,7 +19,6 @@ from qmodd.keys.blocks import RawBlock
 from qmodd.keys.bob_engine import BobEngine
 from qmodd.keys.conversation import Blocking, Desk
 from qmodd.keys.counts import BatchReport, BlockCounts
-from qmodd.keys.engine_common import Engine
 from qmodd.keys.estimation import KeyLength, Proof, key_length_interval
 from qmodd.keys.framesync import sync_bits
 from qmodd.keys.journal import Journal
@@ -34,6 +31,7 @@ from qmodd.keys.sifting import Sifted
 from qmodd.keys.store import Database, KeyStore, load_kek
 from qmodd.provision import KEK_FILE, PRE_SHARED_FILE, provision
 from qmodd.randomness import SeededRandomness
+from tests.keys.engine.wire import Wire
 
 ALICE, BOB, LINK = "QM-A-0001", "QM-B-0001", "lab-1"
 PERIOD_PS, BIN_PS = 8000.0, 800.0
@@ -42,77 +40,6 @@ FACTS = PlanFacts(mu=((0.53, 0.55), (0.17, 0.19)), p_mu=(0.5, 0.5), p_x=0.5, cal
 
 class Dead(Exception):
     """The process was killed."""
-
-
-# --- channel ---
-
-
-class Wire:
-    """Both directions of the service channel. `tamper(direction, n, frame)` returns the frames to deliver instead."""
-
-    def __init__(self) -> None:
-        self.number = 1
-        self.up = True
-        self.queues: tuple[deque[bytes], deque[bytes]] = (deque(), deque())
-        self.moved = asyncio.Event()
-        self.sent = 0
-        self.tamper: Callable[[int, int, bytes], Sequence[bytes]] = lambda d, n, f: [f]
-        self.record: list[tuple[int, bytes]] = []
-
-    def cut(self) -> None:
-        self.up = False
-        for q in self.queues:
-            q.clear()
-        self.wake()
-
-    def mend(self) -> None:
-        self.up = True
-        self.number += 1
-        self.wake()
-
-    def wake(self) -> None:
-        self.moved.set()
-        self.moved = asyncio.Event()
-
-    def end(self, direction: int) -> WireEnd:
-        return WireEnd(self, direction)
-
-
-class WireEnd:
-    def __init__(self, wire: Wire, direction: int) -> None:
-        self._wire = wire
-        self._direction = direction
-        self._number = 0
-
-    @property
-    def connected(self) -> bool:
-        return self._wire.up
-
-    async def wait_connected(self) -> int:
-        while not self._wire.up:
-            await self._wire.moved.wait()
-        self._number = self._wire.number
-        return self._number
-
-    def _check(self) -> None:
-        if not self._wire.up or self._number != self._wire.number:
-            raise ChannelDown("the wire was cut")
-
-    async def send(self, message: bytes) -> None:
-        self._check()
-        wire = self._wire
-        wire.sent += 1
-        wire.record.append((self._direction, message))
-        wire.queues[1 - self._direction].extend(wire.tamper(self._direction, wire.sent, message))
-        self._check()
-        wire.wake()
-
-    async def receive(self) -> bytes:
-        while True:
-            self._check()
-            if self._wire.queues[self._direction]:
-                return self._wire.queues[self._direction].popleft()
-            await self._wire.moved.wait()
 
 
 # --- devices over one small world ---
@@ -409,5 +336,28 @@ async def stopped(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def engines(pair: Pair) -> tuple[Engine, Engine]:
-    return pair.alice, pair.bob
+# --- engines without light ---
+
+
+def start(
+    a: Module, b: Module, loop: Any, length_rule: Any = half_of_the_bits
+) -> tuple[Pair, list[asyncio.Task[None]]]:
+    pair = boot_pair(a, b, loop, length_rule=length_rule)
+    return pair, [asyncio.ensure_future(pair.alice.run()), asyncio.ensure_future(pair.bob.run())]
+
+
+async def settled(pair: Pair) -> None:
+    """Both have opened a session and nothing is in doubt."""
+    await until(lambda: pair.alice._settled and pair.bob._settled)
+    assert pair.alice._pool_fault is None
+    assert pair.bob._pool_fault is None
+
+
+def give(pair: Pair, run: int, block: int = 0, errors: float = 0.01, n_z: int = 6000) -> None:
+    ours, theirs = raw_blocks(small_plan(run), block, n_z, 500, errors, seed=10 * run + block)
+    pair.alice._queue_closed([ours])
+    pair.bob._queue_closed([theirs])
+
+
+async def idle(pair: Pair) -> None:
+    await until(lambda: pair.alice.status.blocks_in_flight == pair.bob.status.blocks_in_flight == 0)

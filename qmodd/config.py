@@ -77,7 +77,7 @@ class KeysSection(_Section):
     proof: Literal["rusca2018", "wiesemann2024"] = "wiesemann2024"
     eps_sec: Annotated[float, Field(ge=1e-15, le=1e-6)] = 1e-9
     eps_cor: Annotated[float, Field(ge=1e-30, le=1e-9)] = 1e-15
-    n_z: Annotated[int, Field(ge=20_000, le=20_000_000)] = 1_000_000
+    n_z: Annotated[int, Field(ge=20_000, le=20_000_000)] = 983_040
     key_bits: Literal[128, 192, 256, 512] = 256
     batch_s: Annotated[float, Field(ge=0.02, le=10.0)] = 0.1
     sync_s: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3

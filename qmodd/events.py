@@ -1,4 +1,7 @@
-"""What happened, in order: one line of JSON an event, durable before it is told to anybody.
+"""What happened, in order: one line of JSON an event, written before it is told to anybody.
+
+A line is with the kernel when `record` returns, so no crash of the daemon loses it; a thread of its own brings it to the
+disk at once, because a slow disk must not hold up the loops that report here.
 
 No secret may be a field; `record` takes numbers, short strings and booleans only.
 """
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +34,17 @@ class EventLog:
     entries: list[dict[str, Scalar]] = field(default_factory=list)
     _seq: int = 0
     _file: IO[str] | None = None
+    _unsynced: threading.Event = field(default_factory=threading.Event)
+    _closing: bool = False
+    _syncer: threading.Thread | None = None
 
     def __post_init__(self) -> None:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._seq = _last_seq(self.path)
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - held for the life of the process
+            self._syncer = threading.Thread(target=self._sync, name="event log", daemon=True)
+            self._syncer.start()
 
     def record(self, name: str, fields: Mapping[str, Scalar] | None = None) -> None:
         """Raises ValueError for a field that would hide one of the log's own."""
@@ -54,11 +63,23 @@ class EventLog:
         else:
             self._file.write(json.dumps(entry, sort_keys=True) + "\n")
             self._file.flush()
-            os.fdatasync(self._file.fileno())
+            self._unsynced.set()
         for listener in self.listeners:
             listener(entry)
 
+    def _sync(self) -> None:
+        while not self._closing:
+            self._unsynced.wait()
+            self._unsynced.clear()
+            if self._file is not None:
+                os.fdatasync(self._file.fileno())
+
     def close(self) -> None:
+        """Everything is on the disk when it returns."""
+        self._closing = True
+        self._unsynced.set()
+        if self._syncer is not None:
+            self._syncer.join()
         if self._file is not None:
             self._file.close()
             self._file = None

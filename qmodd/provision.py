@@ -1,24 +1,33 @@
 """`qmodd provision`: the files that a pair of modules shares before its first key.
 
-Each module gets its own directory, to be brought there by hand, with the pair's pre-shared secret and a key-encryption
-key of its own. Other parts of the daemon add their files through `EXTRA_STEPS`.
+Each module gets its own directory, to be brought there by hand, with the pair's pre-shared secret, a key-encryption key
+and a signing key of its own, and the public keys that it trusts.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from qmodd.clock import SystemClock
+from qmodd.identity import provision_identities
 from qmodd.keys.pool import MINIMUM_BYTES
 from qmodd.keys.store import KEK_BYTES
 from qmodd.randomness import Randomness, SystemRandomness
 
 PRE_SHARED_FILE = "pre-shared.key"
 KEK_FILE = "kek.key"
+MODULE_KEY_FILE = "module.key"
+AUTHORITY_FILE = "authority.pub"
+SITE = "site"
+# A key-management system a site: alice's, bob's.
+RECIPIENTS = ("kms-a", "kms-b")
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Provision:
     bob_serial: str
     link_id: str
     randomness: Randomness
+    now: datetime
 
     @property
     def alice(self) -> Path:
@@ -40,12 +50,29 @@ class Provision:
         return self.out_dir / self.bob_serial
 
 
-# Steps of other parts: identities, recipients, the site authority. Each returns the files it wrote.
-EXTRA_STEPS: list[Callable[[Provision], list[Path]]] = []
+def identities(what: Provision) -> list[Path]:
+    """Module keys, the site authority, one recipient a site and an operator, for a pair that has none of its own.
+
+    Each module's directory gets its private key, the authority's and its recipient's public keys; all private keys of the
+    site stay in `site/`, which production keeps elsewhere or replaces by its own.
+    """
+    site = what.out_dir / SITE
+    serials = (what.alice_serial, what.bob_serial)
+    paths = provision_identities(site, what.now, modules=serials, recipients=tuple(RECIPIENTS))
+    for serial, directory, recipient in zip(serials, (what.alice, what.bob), RECIPIENTS, strict=True):
+        paths[serial] = paths[serial].rename(directory / MODULE_KEY_FILE)
+        for name, source in ((AUTHORITY_FILE, "authority.public"), (f"{recipient}.pub", f"{recipient}.public")):
+            paths[f"{serial} {name}"] = directory / name
+            shutil.copyfile(paths[source], directory / name)
+    return list(paths.values())
+
+
+# What else a pair needs, after the pool and the key-encryption keys. Each step returns the files it wrote.
+EXTRA_STEPS: list[Callable[[Provision], list[Path]]] = [identities]
 
 
 def provision(
-    out_dir: Path, alice_serial: str, bob_serial: str, link_id: str, size_bytes: int, rng: Randomness
+    out_dir: Path, alice_serial: str, bob_serial: str, link_id: str, size_bytes: int, rng: Randomness, now: datetime
 ) -> list[Path]:
     """Write the pair's files, mode 0600, and return them.
 
@@ -56,7 +83,7 @@ def provision(
         raise ValueError(f"pool of {size_bytes} bytes; at least {MINIMUM_BYTES} are needed")
     if alice_serial == bob_serial:
         raise ValueError(f"both modules have the serial number {alice_serial!r}")
-    what = Provision(out_dir, alice_serial, bob_serial, link_id, rng)
+    what = Provision(out_dir, alice_serial, bob_serial, link_id, rng, now)
     pads = rng.bytes(size_bytes)
     files = []
     for directory in (what.alice, what.bob):
@@ -81,7 +108,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     p = commands.add_parser(
         "provision",
         help="make the secret files of a new pair of modules",
-        description="Makes the pre-shared pool and the key-encryption keys of a pair, one directory a module.",
+        description="Makes pre-shared pool, key-encryption keys and identities of a pair, one directory a module.",
         epilog="example: qmodd provision --out secrets --alice QM-A-0001 --bob QM-B-0001 --link lab-1",
     )
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory to write to")
@@ -102,7 +129,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit status: 0 done, 2 wrong usage (something exists already, or a size is too small)."""
     try:
         files = provision(
-            arguments.out, arguments.alice, arguments.bob, arguments.link, arguments.bytes, SystemRandomness()
+            arguments.out,
+            arguments.alice,
+            arguments.bob,
+            arguments.link,
+            arguments.bytes,
+            SystemRandomness(),
+            SystemClock().utc(),
         )
     except (ValueError, OSError) as e:
         sys.stderr.write(f"qmodd provision: {e}\n")

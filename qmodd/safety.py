@@ -43,7 +43,13 @@ class Watchdog:
     longest_gap_s: float = field(default=0.0, init=False)
 
     async def run(self) -> None:
-        """Raises WatchdogStarved (after dropping the enable lines) or DriverError when the platform bus fails."""
+        """Raises WatchdogStarved, after dropping the enable lines where the platform's bus still lets it."""
+        try:
+            await self._run()
+        except DriverError as e:
+            raise WatchdogStarved(f"rails left to the hardware watchdog: the platform's port expander: {e}") from e
+
+    async def _run(self) -> None:
         while True:
             await self.toggle()
             await asyncio.sleep(self.period_s)
@@ -55,9 +61,11 @@ class Watchdog:
                     "rails dropped by the hardware watchdog: its line was not toggled in time; the longest pause "
                     f"between toggles was {self.longest_gap_s:.2f} s"
                 )
-            if not await self.platform.read("interlock_ok"):
+            try:
+                await check_interlock(self.platform)
+            except WatchdogStarved:
                 await drop_enables(self.platform)
-                raise WatchdogStarved("rails dropped: the interlock loop is open")
+                raise
 
     async def toggle(self) -> None:
         self._level = not self._level
@@ -66,6 +74,12 @@ class Watchdog:
         if self._toggled_s is not None:
             self.longest_gap_s = max(self.longest_gap_s, now - self._toggled_s)
         self._toggled_s = now
+
+
+async def check_interlock(platform: DigitalIO) -> None:
+    """Raises WatchdogStarved when the interlock loop is open: no rail may be on."""
+    if not await platform.read("interlock_ok"):
+        raise WatchdogStarved("rails off: the interlock loop is open")
 
 
 async def drop_enables(platform: DigitalIO) -> None:

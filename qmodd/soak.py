@@ -25,6 +25,7 @@ from qmodd.demo.compose import SERIALS, provision_site, shipped
 from qmodd.door_core import DoorCore
 from qmodd.identity import Recipient, SignerPublic
 from qmodd.keys.kernels import InlineKernels
+from qmodd.provision import SITE
 from qmodd.randomness import SeededRandomness
 from qmodd.receive import Receiver
 from qmodd.uplink.memory import MemoryUplink
@@ -47,7 +48,6 @@ STROBE = {
     "gate_period_ps": 80_000_000,
     "batch_s": 1.0,
     "sync_s": 5.0,
-    "n_z": 500_000,
     "phase_period_s": 5.0,
     "slow_period_s": 5.0,
     "watchdog_period_s": 0.25,
@@ -81,7 +81,7 @@ class Run:
         simulated = CallbackClock(self.loop.time)
         self.world = World(self.scenario, simulated)
         self.rigs = build_rigs(self.world, simulated)
-        provision_site(self.directory / "secrets", self.clock.utc(), SeededRandomness(self.seed + 1))
+        provision_site(self.directory, self.clock.utc(), SeededRandomness(self.seed + 1))
         self.sites = {name: self._site(name) for name in ("alice", "bob")}
         self.uplink = MemoryUplink(
             self.sites["alice"].core.door,
@@ -97,7 +97,7 @@ class Run:
 
     def _site(self, name: str) -> Site:
         port = self.world.alice if name == "alice" else self.world.bob
-        factory = self.directory / f"{name}.factory.json"
+        factory = self.directory / name / "factory.json"
         factory.write_text(json.dumps(factory_record(port.individual, self.scenario.seed)))
         config = self._config(name)
         found = InprocLibraries(self.rigs[name])
@@ -114,9 +114,9 @@ class Run:
             durable=False,
             heartbeat_s=1.0,
         )
-        secrets = self.directory / "secrets"
-        kms = Recipient.load(secrets / f"kms-{name[0]}.key")
-        module = SignerPublic.load(secrets / f"{name}.pub")
+        keys = self.directory / SITE
+        kms = Recipient.load(keys / f"kms-{name[0]}.key")
+        module = SignerPublic.load(keys / f"{SERIALS[name]}.pub")
         receiver = Receiver(self.directory / f"kms-{name[0]}.db", kms, {SERIALS[name]: module.key}, self.clock)
         return Site(name, Core(config, injected), receiver)
 
@@ -136,7 +136,7 @@ class Run:
             device["address"] = in_process.get(device["name"], device["address"])
             if device["name"] == "detectors":
                 device["options"]["counts_address"] = "tcp:snspd:12345"
-        return validate(raw, self.directory / f"{name}.toml")
+        return validate(raw, self.directory / name / f"{name}.toml")
 
     async def for_seconds(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Run the pair; ends early when `until` says so, asked once a simulated second."""

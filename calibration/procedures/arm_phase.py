@@ -30,7 +30,8 @@ class ArmPhase(Procedure):
 
     name: ClassVar[str] = "arm_phase"
     needs: ClassVar[tuple[str, ...]] = ("combiner",)
-    valid_s: ClassVar[float] = 86_400.0
+    # The fringe walks by degrees a minute: what a lock does not hold is old soon.
+    valid_s: ClassVar[float] = 120.0
 
     async def calibrate(self, context: CalibrationContext) -> Record:
         scale = await choose_scale(context, 2)

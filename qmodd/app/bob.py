@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from calibration.context import CalibrationContext, LightRefused
 from calibration.graph import Graph, bring_up
+from calibration.names import DETECTORS
 from calibration.procedures import bob_graph
 from drivers.errors import Refused
 from drivers.roles import LightMode
 from qmodd.app.operator import Operator
+from qmodd.control.detectors import LatchWatch
 from qmodd.control.loop import LoopFault, Scheduler
 from qmodd.control.phase_lock import LockReport, PhaseCounts, PhaseLock, PhaseLockConfig, Stage
 from qmodd.keys.bob_engine import BobEngine
@@ -82,6 +84,8 @@ class BobOperator(Operator):
         async def phase(now_s: float) -> None:
             await self._phase_step(module, context, now_s)
 
+        watch = LatchWatch(module.detectors, lambda: self._working_bias(context), self._latched, asyncio.sleep)
+        self.wiring.add_loop(scheduler, "detector latch", self.wiring.heartbeat_s, watch.step)
         self.wiring.add_loop(scheduler, "interferometer phase", self.wiring.config.control.phase_period_s, phase)
 
     async def serve(self, module: Module, context: CalibrationContext) -> None:
@@ -130,6 +134,22 @@ class BobOperator(Operator):
             raise LoopFault(f"interferometer phase: {lock.report().why}")
         if action.request is not None:
             self.wiring.sweep_wanted.set()
+
+    def _working_bias(self, context: CalibrationContext) -> tuple[float, ...] | None:
+        """A per detector while in service; while a calibration moves the bias it looks after latches itself."""
+        record = context.store.active("detector_bias")
+        if record is None or not self.in_service:
+            return None
+        return tuple(record.value[f"{name}_bias_a"] for name in DETECTORS)
+
+    def _latched(self, latched: bool, names: str) -> None:
+        """What a latched detector sees stays out of the key: a bias fact, not one of the block's own errors."""
+        reason = "detector latched"
+        if latched:
+            self.wiring.engine.flag_interval(reason, since_s=2.0 * self.wiring.heartbeat_s)
+            self.wiring.events.record("detector.latched", {"detectors": names})
+        else:
+            self.wiring.engine.clear_flag(reason)
 
     def _flag(self, why: str | None) -> None:
         """Kept out of the key by actuator facts only, from now until the flag goes."""

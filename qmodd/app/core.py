@@ -45,6 +45,7 @@ from qmodd.randomness import Randomness
 from qmodd.requests import Requests
 
 DELIVERY_PERIOD_S = 0.5
+BETWEEN_BATCHES_S = 0.02
 PURGE_AFTER_S = 7 * 86_400.0
 SYMBOL_PERIOD_S = 8e-9
 
@@ -240,8 +241,9 @@ class Core:
     async def _deliver(self) -> None:
         self.delivery.recover()
         while True:
-            self.delivery.deliver()
-            await asyncio.sleep(DELIVERY_PERIOD_S)
+            # One batch at a time: each waits for the disk, and the loops must not.
+            sent = self.delivery.deliver(batches=1)
+            await asyncio.sleep(BETWEEN_BATCHES_S if sent else DELIVERY_PERIOD_S)
 
     def close(self) -> None:
         """Files and databases, after `run` has ended."""

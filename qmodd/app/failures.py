@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from calibration.context import CalibrationRefused, LightRefused
 from calibration.fit import FitRefused
 from drivers.errors import DriverError
+from qmodd.control.loop import LoopFault
 from qmodd.module import BringUpFailed
 from qmodd.safety import WatchdogStarved
 
 
 class Interrupted(Exception):
     """The session ends on purpose: a command, or a lock. `kind` is the activity's reason class."""
+
+
+class LoopGaveUp(Exception):
+    """A control loop failed again after its restart; the message names the loop and the reason."""
 
 
 class NotReady(Exception):
@@ -27,6 +32,8 @@ EXPECTED = (
     LightRefused,
     WatchdogStarved,
     Interrupted,
+    LoopFault,
+    LoopGaveUp,
     NotReady,
 )
 

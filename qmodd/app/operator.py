@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from calibration.context import CalibrationContext, Progress
 from calibration.graph import Graph, bring_up
 from drivers.roles import TecState
-from qmodd.app.failures import EXPECTED, Interrupted, NotReady, interrupted, leaves, reason
+from qmodd.app.failures import EXPECTED, Interrupted, LoopGaveUp, NotReady, interrupted, leaves, reason
 from qmodd.app.selftest import quick_selftest
 from qmodd.app.wiring import Wiring
 from qmodd.control.loop import Scheduler
 from qmodd.control.thermal import TecLoop, ThermalConfig
 from qmodd.lifecycle import Activity, Administrative, Operational
 from qmodd.module import Module
-from qmodd.safety import Watchdog, safe_state
+from qmodd.safety import Watchdog, check_interlock, safe_state
 
 log = logging.getLogger("qmodd.operator")
 
@@ -52,7 +52,7 @@ class Operator(ABC):
     wiring: Wiring
     held: str | None = None  # why no session may start, by command
     force: frozenset[str] = frozenset()
-    _interrupt: asyncio.Queue[Interrupted] = field(default_factory=lambda: asyncio.Queue(1))
+    _interrupt: asyncio.Queue[Exception] = field(default_factory=lambda: asyncio.Queue(1))
     _resume: asyncio.Event = field(default_factory=asyncio.Event)
     _failures: int = 0
     _module: Module | None = None
@@ -93,8 +93,11 @@ class Operator(ABC):
 
     def interrupt(self, why: str) -> None:
         """End the session on purpose. The reason becomes that of the safe state."""
+        self._end_session(Interrupted(why))
+
+    def _end_session(self, cause: Exception) -> None:
         if self._interrupt.empty():
-            self._interrupt.put_nowait(Interrupted(why))
+            self._interrupt.put_nowait(cause)
 
     def hold(self, why: str) -> None:
         """No session until `release`."""
@@ -149,13 +152,13 @@ class Operator(ABC):
         )
         async with asyncio.TaskGroup() as group:
             await watchdog.toggle()
+            await check_interlock(module.platform)
             group.create_task(watchdog.run(), name="watchdog")
             group.create_task(self._interrupted(), name="interrupt")
             await self._rails_on(module)
-            self.add_heartbeats(scheduler, module)
             self.add_loops(scheduler, module, context)
             group.create_task(scheduler.run(), name="loops")
-            await self._bring_up(module, context)
+            await self._bring_up(module, context, scheduler)
             self.in_service = True
             await self.serve(module, context)
 
@@ -167,10 +170,11 @@ class Operator(ABC):
         for output in list(self.wiring.life.inhibited):
             self.wiring.life.allow(output)
 
-    async def _bring_up(self, module: Module, context: CalibrationContext) -> None:
+    async def _bring_up(self, module: Module, context: CalibrationContext, scheduler: Scheduler) -> None:
         life = self.wiring.life
         life.set_activity(Activity.SELFTEST, "quick check of read-back, rails and known answers")
         self.wiring.publish_selftest(await quick_selftest(module))
+        self.add_heartbeats(scheduler, module)
         life.set_activity(Activity.CALIBRATING, "bringing the chip to temperature")
         await self.warm_up()
         life.set_activity(Activity.CALIBRATING, "walking the calibration graph")
@@ -221,13 +225,13 @@ class Operator(ABC):
     def add_heartbeats(self, scheduler: Scheduler, module: Module) -> None:
         """A harmless read on every bus, so that a bus that hangs is noticed although nothing else uses it."""
         for name, period_s, read in self.wiring.heartbeats(module):
-            self.wiring.add_loop(scheduler, f"bus {name}", period_s, read)
+            self.wiring.add_heartbeat(scheduler, f"bus {name}", period_s, read)
 
     async def _interrupted(self) -> None:
         raise await self._interrupt.get()
 
     async def _loop_failed(self, loop: str, why: str) -> None:
-        self.interrupt(f"loop {loop}: {why}")
+        self._end_session(LoopGaveUp(f"loop {loop}: {why}"))
 
     def progress(self, progress: Progress) -> None:
         """Begin and end are events; what lies between is telemetry, for a bar."""

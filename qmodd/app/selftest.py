@@ -55,11 +55,10 @@ async def quick_selftest(module: Module) -> list[CheckResult]:
 
 
 async def _spare_is_open(module: Module) -> CheckResult:
-    """The unconnected channel must raise its flag when driven, and only it: proves the flags are read, not assumed."""
-    heaters = module.heaters
-    await heaters.set_current("spare", SPARE_TEST_A)
-    try:
-        flagged = await heaters.open_circuits()
-    finally:
-        await heaters.set_current("spare", 0.0)
+    """The unconnected channel must raise its flag when driven, and only it: proves the flags are read, not assumed.
+
+    It stays driven, so that the heartbeat on this bus has the same known answer.
+    """
+    await module.heaters.set_current("spare", SPARE_TEST_A)
+    flagged = await module.heaters.open_circuits()
     return CheckResult("open_circuit_flag_of_spare_alone", float(flagged == {"spare"}), "", 1.0, 1.0)

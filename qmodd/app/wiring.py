@@ -15,7 +15,7 @@ from calibration.store import RecordStore
 from qmodd.app.selftest import CheckResult
 from qmodd.clock import Clock
 from qmodd.config import Config
-from qmodd.control.loop import Loop, Scheduler
+from qmodd.control.loop import Loop, LoopFault, Scheduler
 from qmodd.control.phase_lock import LockReport
 from qmodd.door_core import DoorCore
 from qmodd.events import EventLog
@@ -101,6 +101,13 @@ class Wiring:
     ) -> None:
         scheduler.add(Loop(name, period_s, step))
 
+    def add_heartbeat(
+        self, scheduler: Scheduler, name: str, period_s: float, step: Callable[[float], Awaitable[None]]
+    ) -> None:
+        """A loop that must show a sign of life within `safety.check_in_s` (at least three of its periods)."""
+        silent_s = max(self.config.safety.check_in_s, 3.0 * period_s)
+        scheduler.add(Loop(name, period_s, step, silent_s - period_s))
+
     def heartbeats(self, module: Module) -> Iterator[tuple[str, float, Callable[[float], Awaitable[None]]]]:
         """A harmless read on each bus: name, period, step."""
 
@@ -111,7 +118,9 @@ class Wiring:
             return step
 
         yield "heater rail", self.heartbeat_s, reading(module.rail.read)
-        yield "heater source", self.heartbeat_s, reading(module.heaters.open_circuits)
+        yield "heater source", self.heartbeat_s, lambda _: _only_spare_open(module)
+        yield "bias source", self.heartbeat_s, reading(lambda: module.biases.set_voltage("spare", 0.0))
+        yield "submount sensor", 2.0 * self.heartbeat_s, reading(module.submount.read_celsius)
         yield "photodiodes", self.heartbeat_s, reading(lambda: module.adc.read_volts(1))
         if self.config.module.role == "alice":
             yield "laser", 2.0 * self.heartbeat_s, reading(module.laser.read)
@@ -198,6 +207,15 @@ class Wiring:
 
     def _publish_event(self, entry: dict[str, Any]) -> None:
         self.outbox.put("event", Event.from_entry(entry).payload(), kind="event")
+
+
+async def _only_spare_open(module: Module) -> None:
+    """The driven, unconnected channel has its flag and no heater has: a dead line reads as all zeros and is noticed."""
+    flagged = await module.heaters.open_circuits()
+    if "spare" not in flagged:
+        raise LoopFault("the heater source does not show the open-circuit flag of its spare channel: line or part dead")
+    if heaters := sorted(flagged - {"spare"}):
+        raise LoopFault(f"heater {', '.join(heaters)}: open circuit")
 
 
 def read_factory(config: Config) -> FactoryRecord:

@@ -147,8 +147,8 @@ class Demo:
         self.say(f"run directory {self.run_dir}")
         keep(self._sim())
         url = self._broker(keep)
-        if not (self.run_dir / "secrets" / "authority.pub").exists():  # a run directory may be used again
-            provision_site(self.run_dir / "secrets", datetime.now(UTC), SystemRandomness())
+        if not (self.run_dir / "site").exists():  # a run directory may be used again
+            provision_site(self.run_dir, datetime.now(UTC), SystemRandomness())
         await self._wait_broker(url)
         self._tasks.append(group.create_task(self._watch(url), name="watch"))
         self._receivers(keep, url)
@@ -184,15 +184,15 @@ class Demo:
         for module, kms in SITES.items():
             config = self.run_dir / f"{kms}.toml"
             config.write_text(
-                f'identity = "secrets/{kms}.key"\nstore = "{kms}.db"\n\n[broker]\nurl = "{url}"\n\n'
-                f'[[sender]]\nserial = "{SERIALS[module]}"\npublic = "secrets/{module}.pub"\n'
+                f'identity = "site/{kms}.key"\nstore = "{kms}.db"\n\n[broker]\nurl = "{url}"\n\n'
+                f'[[sender]]\nserial = "{SERIALS[module]}"\npublic = "site/{SERIALS[module]}.pub"\n'
             )
             keep(self._service(kms, "receive", "--config", str(config)))
 
     def _modules(self, keep: Callable[[Service], None], endpoints: dict[str, Any], url: str) -> None:
         places = Places(self.run_dir, url, f"127.0.0.1:{free_port()}")
         for module in SITES:
-            config = self.run_dir / f"{module}.toml"
+            config = self.run_dir / module / f"{module}.toml"
             config.write_text(configuration(module, endpoints, places))
             core = [sys.executable, "-m", "qmodd", "core", "--config", str(config)]
             keep(
@@ -227,7 +227,7 @@ class Demo:
             await asyncio.sleep(0.05)
 
     def _hint(self, url: str) -> None:
-        operator = self.run_dir / "secrets" / "operator"
+        operator = self.run_dir / "site" / "operator"
         self.say(f"look: qmodctl watch --broker {url}")
         self.say(f"act:  qmodctl do --broker {url} --identity {operator} {SERIALS['alice']} stop")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from qmodd.identity import provision_identities
+from qmodd.provision import provision
 from qmodd.randomness import Randomness
 
 PRE_SHARED_BYTES = 262_144
@@ -56,10 +55,6 @@ class Places:
     broker_url: str
     relay: str  # host:port
 
-    @property
-    def secrets(self) -> Path:
-        return self.run_dir / "secrets"
-
 
 def configuration(role: str, endpoints: dict[str, Any], places: Places, settings: dict[str, str] | None = None) -> str:
     """The text of alice.toml or bob.toml for this run. `settings` are bare `key = value` lines to change (unquoted)."""
@@ -84,18 +79,9 @@ def configuration(role: str, endpoints: dict[str, Any], places: Places, settings
     return text
 
 
-def provision_site(secrets: Path, now: datetime, randomness: Randomness) -> None:
-    """All secrets of a pair of test sites, under the names that configs/ use. Production brings its own."""
-    secrets.mkdir(parents=True, exist_ok=True)
-    provision_identities(secrets, now, modules=tuple(SERIALS), recipients=("kms-a", "kms-b"))
-    shared = randomness.bytes(PRE_SHARED_BYTES)
-    for name in SERIALS:
-        write_secret(secrets / f"{name}.psk", shared)
-        write_secret(secrets / f"{name}.kek", randomness.bytes(32))
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Mode 0600 from the first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
-        f.write(data)
+def provision_site(run_dir: Path, now: datetime, randomness: Randomness) -> None:
+    """What `qmodd provision` makes, with each module's part where its configuration looks for it."""
+    provision(run_dir, SERIALS["alice"], SERIALS["bob"], "demo-link", PRE_SHARED_BYTES, randomness, now)
+    for name, serial in SERIALS.items():
+        (run_dir / name).mkdir(exist_ok=True)
+        (run_dir / serial).rename(run_dir / name / "secrets")

@@ -54,6 +54,12 @@ from qmodd.keys.verification import KEY_BYTES
 # What can go wrong with one block and leaves the engine whole.
 BLOCK_FAULTS = (BlockAborted, BadTag, PoolRefused, StoreRefused, WorkerDied, NotOpen, DriverError, ValueError)
 _LEAST_QBER, _MOST_QBER = 0.002, 0.05
+# Of QBER_X, for the first block: interference adds errors that arrival times do not have. Help covers a wrong guess.
+_FIRST_SHARE = 0.5
+
+
+def _within(qber: float) -> float:
+    return min(_MOST_QBER, max(_LEAST_QBER, qber))
 
 
 @dataclass
@@ -63,7 +69,7 @@ class AliceDistiller:
     desk: Desk
     send: Send
     inbox: Inbox
-    # QBER_Z of the last block chooses the code of the next; the first one goes by its X errors.
+    # QBER_Z of the last block chooses the code of the next; the first one goes by half of its X errors.
     qber: float | None = None
     _answered: dict[UUID, asyncio.Event] = field(default_factory=dict)
 
@@ -85,8 +91,6 @@ class AliceDistiller:
         bits = raw.sifted.z_bits
         ledger = await self._correct(talk, raw, counts, bits)
         counts, share = await self._verify(talk, raw, counts, ledger, bits)
-        helped = 1.1 if ledger.frames_helped else 1.0
-        self.qber = min(_MOST_QBER, max(_LEAST_QBER, helped * counts.qber_z))
         await talk.send_tag(0)
         seed = self.desk.randomness.bytes(seed_bytes(len(bits), share.used))
         await talk.send(Seed(raw.run, raw.block, share.used, seed))
@@ -138,7 +142,7 @@ class AliceDistiller:
     async def _correct(
         self, talk: Conversation, raw: RawBlock, counts: BlockCounts, bits: npt.NDArray[np.uint8]
     ) -> HelpLedger:
-        qber = self.qber or min(_MOST_QBER, max(_LEAST_QBER, counts.qber_x))
+        qber = self.qber or _within(_FIRST_SHARE * counts.qber_x)
         ledger = HelpLedger(Plan.make(len(bits), qber))
         await talk.send(Syndrome(raw.run, raw.block, qber, await self.desk.kernels.syndromes(bits, qber)))
         while True:
@@ -162,6 +166,7 @@ class AliceDistiller:
         if not result.ok:
             raise BlockAborted("verification failed: the corrected blocks differ")
         counts = with_m_z(counts, result.m_z)
+        self.qber = _within((1.1 if ledger.frames_helped else 1.0) * counts.qber_z)
         share = decide(self.desk, raw, counts, ledger.leak_bits)
         if (result.leak, result.length) != (ledger.leak_bits, share.length.length_bits):
             raise BlockAborted(

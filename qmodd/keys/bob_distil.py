@@ -150,7 +150,12 @@ class BobDistiller:
         if not tags_equal(tag, verify.tag):
             await self._answer(talk, raw, Result(raw.run, raw.block, False, (0, 0), ledger.leak_bits, 0))
             raise BlockAborted("verification failed: the corrected blocks differ", by_peer=True)
-        share = decide(self.desk, raw, counts, ledger.leak_bits)
+        try:
+            share = decide(self.desk, raw, counts, ledger.leak_bits)
+        except BlockAborted:
+            # Alice learns the QBER for the code of her next block also from one that pays for nothing.
+            await self._answer(talk, raw, Result(raw.run, raw.block, True, counts.m_z, ledger.leak_bits, 0))
+            raise
         length = share.length.length_bits
         await self._answer(talk, raw, Result(raw.run, raw.block, True, counts.m_z, ledger.leak_bits, length))
         await talk.check_tag(0)

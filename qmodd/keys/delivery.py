@@ -91,18 +91,22 @@ class KeyDelivery:
         for (ids,) in self.outbox.database.execute("SELECT key_ids FROM delivery_batch WHERE settled = 0").fetchall():
             self.store.mark_delivered(_split(ids))
 
-    def deliver(self, recipient: str | None = None) -> int:
+    def deliver(self, recipient: str | None = None, *, batches: int | None = None) -> int:
         """Seal and queue what the store has for the recipient (all recipients if None), as far as the window allows.
 
-        Returns the number of keys queued. Raises LookupError for an unknown recipient.
+        `batches`: at most so many, for a caller that must not be held up by the disk for long. Returns the number of keys queued. Raises LookupError for an unknown recipient.
         """
         if recipient is not None and recipient not in self.recipients:
             raise LookupError(f"no recipient {recipient!r}; known are {', '.join(self.recipients)}")
-        total = 0
+        total, left = 0, batches
         for name in [recipient] if recipient else list(self.recipients):
-            while self._window_open(name) and (keys := self.store.take_for_delivery(name, self.batch_keys)):
+            while left != 0 and self._window_open(name):
+                keys = self.store.take_for_delivery(name, self.batch_keys)
+                if not keys:
+                    break
                 self._send(name, keys)
                 total += len(keys)
+                left = None if left is None else left - 1
         return total
 
     def outstanding(self) -> int:

@@ -22,6 +22,8 @@ from tests.app.pair import events, simulate, states, until, until_blocks, until_
 BLOCKS = 3
 EPS_SEC, EPS_COR = 1e-9, 1e-15  # configs/alice.toml
 P_MU = (0.5, 0.5)
+# The block size of the shipped configuration; runs in simulated time have half of it.
+SHIPPED = {"n_z": 1_000_000}
 
 
 class Keyed:
@@ -30,7 +32,7 @@ class Keyed:
     def __init__(self, directory: object) -> None:
         self.seen: list[Snapshot] = []
         self.published: list[tuple[str, str, bytes]] = []
-        self.run = simulate(directory, self._script)  # type: ignore[arg-type]
+        self.run = simulate(directory, self._script, settings=SHIPPED)  # type: ignore[arg-type]
         store = self.run.sites["bob"].core.store
         self.records = [r for r in map(store.block, store.block_ids()) if r is not None]
 
@@ -113,7 +115,7 @@ def test_key_bits_are_what_the_bound_pays_for_the_counts(keyed: Keyed) -> None:
 
 def test_security_parameters_and_block_size_are_those_of_the_configuration(keyed: Keyed) -> None:
     for record in keyed.records:
-        assert sum(record.n_z) == 500_000
+        assert sum(record.n_z) == SHIPPED["n_z"]
         assert (record.eps_sec, record.eps_cor, record.proof) == (EPS_SEC, EPS_COR, "wiesemann2024")
         assert record.key_bits == 256
 
@@ -122,7 +124,8 @@ def test_the_leak_is_near_what_the_error_rate_costs(keyed: Keyed) -> None:
     for record in keyed.records:
         n, q = sum(record.n_z), record.qber_z
         entropy = -q * math.log2(q) - (1 - q) * math.log2(1 - q)
-        assert 1.0 <= record.leak_bits / (n * entropy) <= 1.6
+        # The first block's code is chosen before QBER_Z is known.
+        assert 1.0 <= record.leak_bits / (n * entropy) <= (3.5 if record.block == 0 else 1.6)
 
 
 def test_error_rates_are_low_and_those_of_the_world(keyed: Keyed) -> None:
@@ -130,9 +133,10 @@ def test_error_rates_are_low_and_those_of_the_world(keyed: Keyed) -> None:
     true_x = sum(s.qber_x for s in keyed.seen) / len(keyed.seen)
     for record in keyed.records:
         assert record.qber_z <= 0.02
-        # A block of 500 000 has 2500 errors: 2 % (one sigma); the world itself drifts, and darks and jitter add some.
-        assert record.qber_z == pytest.approx(true_z, rel=0.12, abs=5e-4)
-        assert record.qber_x == pytest.approx(true_x, rel=0.25, abs=1e-3)
+        # The world's number leaves out darks, jitter outside the gates, and afterpulses; together below 0.15 %. One
+        # sigma of 1 000 000 detections is 1.4 % of it in Z and 4 % in X.
+        assert 0.95 * true_z <= record.qber_z <= 1.08 * true_z + 0.0015
+        assert 0.85 * true_x <= record.qber_x <= 1.25 * true_x + 0.003
 
 
 def test_the_phase_is_held(keyed: Keyed) -> None:
@@ -141,14 +145,18 @@ def test_the_phase_is_held(keyed: Keyed) -> None:
 
 
 def test_true_intensities_lie_in_the_calibrated_intervals(keyed: Keyed) -> None:
-    """Z signal and decoy, by the world, against what the proof was minimised over."""
+    """Mean over the states of Z, by the world, against what the proof was minimised over."""
     for record in keyed.records:
         (signal_low, signal_high), (decoy_low, decoy_high) = record.mu
         for seen in keyed.seen:
-            signal = 0.5 * (seen.mu[0] + seen.mu[2])
-            decoy = 0.5 * (seen.mu[1] + seen.mu[3])
-            assert signal_low <= signal <= signal_high, seen.t
-            assert decoy_low <= decoy <= decoy_high, seen.t
+            assert signal_low <= 0.5 * (seen.mu[0] + seen.mu[2]) <= signal_high, f"signal at {seen.t:.0f} s"
+            assert decoy_low <= 0.5 * (seen.mu[1] + seen.mu[3]) <= decoy_high, f"decoy at {seen.t:.0f} s"
+
+
+def test_early_and_late_pulses_are_equally_bright(keyed: Keyed) -> None:
+    """Within what 2 degrees of the input coupler leave (reference pair A5), with a margin for its drift."""
+    for seen in keyed.seen:
+        assert 0.87 <= seen.mu[0] / seen.mu[2] <= 1.15, f"Z0 against Z1 at {seen.t:.0f} s"
 
 
 def test_stages_pass_in_order(keyed: Keyed) -> None:
@@ -179,7 +187,7 @@ def test_telemetry_groups_are_flat_numbers(keyed: Keyed) -> None:
     for name, values in groups.items():
         assert all(isinstance(v, int | float) for v in values.values()), name
         assert {"t", "seq"} <= values.keys()
-    assert groups["QM-B-0001 keys"]["blocks_committed_count"] == len(keyed.records)
+    assert float(str(groups["QM-B-0001 keys"]["blocks_committed_count"])) >= BLOCKS - 1  # the last one may be told later
     assert abs(float(str(groups["QM-B-0001 phase"]["error_deg"]))) < 8.0
     assert groups["QM-A-0001 bus"]["i2c_1_errors_count"] == 0
 
@@ -206,7 +214,7 @@ def test_other_individuals_reach_keys_too(seed: int, tmp_path: object) -> None:
         await until_blocks(run, 1)
         await asyncio.sleep(1.0)
 
-    run = simulate(tmp_path, script, seed=seed)  # type: ignore[arg-type]
+    run = simulate(tmp_path, script, seed=seed, settings=SHIPPED)  # type: ignore[arg-type]
     store = run.sites["bob"].core.store
     record = store.block(store.block_ids()[0])
     totals = [site.core.store.totals()["created"] for site in run.sites.values()]

@@ -1,7 +1,7 @@
 """What happened, in order: one line of JSON an event, written before it is told to anybody.
 
-A line is with the kernel when `record` returns, so no crash of the daemon loses it; a thread of its own brings it to the
-disk at once, because a slow disk must not hold up the loops that report here.
+A line is with the kernel when `record` returns, so no crash of the daemon loses it; a thread brings it to the disk at
+once, because a slow disk must not hold up the loops that report here.
 
 No secret may be a field; `record` takes numbers, short strings and booleans only.
 """

@@ -53,8 +53,8 @@ class Provision:
 def identities(what: Provision) -> list[Path]:
     """Module keys, the site authority, one recipient a site and an operator, for a pair that has none of its own.
 
-    Each module's directory gets its private key, the authority's and its recipient's public keys; all private keys of the
-    site stay in `site/`, which production keeps elsewhere or replaces by its own.
+    Each module's directory gets its private key, the authority's and its recipient's public keys; all private keys of
+    the site stay in `site/`, which production keeps elsewhere or replaces by its own.
     """
     site = what.out_dir / SITE
     serials = (what.alice_serial, what.bob_serial)

@@ -1,4 +1,4 @@
-"""`qmodd soak`: alice, bob and the emulator in one process on a clock that jumps. Deterministic: one seed, one event log.
+"""`qmodd soak`: alice, bob and the emulator in one process on a clock that jumps. One seed, one event log.
 
 The same applications, drivers, chips and world as in the demo; only transports are in memory and kernels run in place.
 """

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -38,11 +39,11 @@ class CheckIns:
 
 async def test_line_toggles_until_a_loop_is_silent() -> None:
     platform = Platform()
-    with pytest.raises(WatchdogStarved, match="tec 2.0 s"):
+    with pytest.raises(WatchdogStarved, match=r"tec 2\.0 s"):
         await Watchdog(platform, CheckIns(["tec 2.0 s"]), 0.001).run()
     toggles = [level for line, level in platform.writes if line == "watchdog"]
     assert len(toggles) == 6
-    assert all(a != b for a, b in zip(toggles, toggles[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(toggles))
     assert not platform.levels["laser_enable"]
     assert not platform.levels["heater_enable"]
 

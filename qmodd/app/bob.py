@@ -1,4 +1,4 @@
-"""The receiver: calibrates with the transmitter's light, then keeps the interferometers in phase while keys are made."""
+"""The receiver: calibrates with the transmitter's light, then keeps the interferometers in phase while keying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs one module: boot, self-test, temperature, calibration, lock, keys; and safe, with a reason, whenever a part fails.
+"""Runs one module: boot, self-test, temperature, calibration, lock, keys; and safe, with a reason, when a part fails.
 
 A session is everything between opening the devices and the first failure or command that ends it. Whatever ends it,
 the rails drop first. Then it starts again by itself, after a pause that grows, unless the module is locked or held.

@@ -1,4 +1,4 @@
-"""Numbers for the NOC, a flat object a group. Never in the way of a loop: values are taken from what loops already know."""
+"""Numbers for the NOC, a flat object a group. Values are what loops know already."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from qmodd.keys.protocol import (
 from qmodd.keys.receiving import Reading, Receiver, TagFeed
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, OnBatch, Phase
-from qmodd.keys.sifting import Sifted, decode_basis, encode_detect, sift_bob
+from qmodd.keys.sifting import Sifted, decode_basis, sift_bob
 from qmodd.keys.tracking import frame_lost
 
 _PS = 1e-12

@@ -94,7 +94,8 @@ class KeyDelivery:
     def deliver(self, recipient: str | None = None, *, batches: int | None = None) -> int:
         """Seal and queue what the store has for the recipient (all recipients if None), as far as the window allows.
 
-        `batches`: at most so many, for a caller that must not be held up by the disk for long. Returns the number of keys queued. Raises LookupError for an unknown recipient.
+        `batches`: at most so many, for a caller that must not be held up by the disk for long. Returns the
+        number of keys queued. Raises LookupError for an unknown recipient.
         """
         if recipient is not None and recipient not in self.recipients:
             raise LookupError(f"no recipient {recipient!r}; known are {', '.join(self.recipients)}")

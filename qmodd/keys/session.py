@@ -169,10 +169,10 @@ class Session:
     def _adopt(self, peer_nonce: bytes) -> None:
         self._leave()
         self._peer_nonce = peer_nonce
-        nonces = [self._nonce, peer_nonce]
+        alice, bob = self._nonce, peer_nonce
         if self._party.me is Direction.BOB:
-            nonces.reverse()
-        self._filter = FrameFilter(self._secret, self._party.me, *nonces, self._party.link)
+            alice, bob = bob, alice
+        self._filter = FrameFilter(self._secret, self._party.me, alice, bob, self._party.link)
 
     def _leave(self) -> None:
         if self._filter is not None:

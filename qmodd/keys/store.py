@@ -87,7 +87,7 @@ class Database:
 
     def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         with self._lock:
-            return self._connection.execute(sql, values).fetchall()  # type: ignore[arg-type]
+            return self._connection.execute(sql, values).fetchall()
 
     def truncate_log(self) -> None:
         """What was deleted must not survive in the write-ahead log."""

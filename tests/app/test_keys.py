@@ -193,8 +193,9 @@ def test_telemetry_groups_are_flat_numbers(keyed: Keyed) -> None:
 
 
 def test_no_secret_is_published_or_logged(keyed: Keyed) -> None:
-    secrets = keyed.run.directory / "secrets"
-    needles = [(secrets / name).read_bytes()[:32] for name in ("alice.psk", "alice.kek", "bob.kek")]
+    pairs = [site.core.config.pair for site in keyed.run.sites.values()]
+    paths = [path for pair in pairs for path in (pair.pre_shared_key, pair.key_encryption_key)]
+    needles = [path.read_bytes()[:32] for path in paths]
     said = b"".join(p for _, suffix, p in keyed.published if not suffix.startswith("keys/"))
     said += "\n".join(keyed.run.event_log()).encode()
     for needle in needles:

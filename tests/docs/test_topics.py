@@ -1,0 +1,143 @@
+"""docs/reference/topics.md against the models, the outbox's topics, the handlers, the refusals and the events."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from drivers.roles import TecReading, TecState
+from qmodd import messages
+from qmodd.app.commands import handlers
+from qmodd.app.telemetry import Telemetry
+from qmodd.messages import Message
+from qmodd.requests import ROLES
+from qmodd.soak import Run
+from qmodd.uplink.topics import Topics
+from sim.loop import SimulatedLoop
+from sim.scenario import Scenario
+from tests.docs.pages import DOCS, ROOT, code, rows, sections
+
+PAGE = DOCS / "reference" / "topics.md"
+MODELS = {
+    n: m for n, m in vars(messages).items() if isinstance(m, type) and issubclass(m, Message) and m is not Message
+}
+# Calls by which core tells an event; uplink's own `_report` goes to its log only.
+TELLERS = {"record", "_event", "on_event", "audit", "report", "callback"}
+EVENT = re.compile(r"[a-z]+(\.[a-z_]+)+")
+
+
+def first_column(heading: str) -> list[str]:
+    return [code(row[0]) for row in rows(sections(PAGE)[heading])]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fields_of_every_message(name: str) -> None:
+    assert first_column(name) == list(MODELS[name].model_fields)
+
+
+def sources(*parts: str) -> Iterator[tuple[Path, str]]:
+    for path in sorted((ROOT / "qmodd").rglob("*.py")):
+        if not parts or path.relative_to(ROOT / "qmodd").parts[0] in parts:
+            yield path, path.read_text()
+
+
+def test_topics_that_core_publishes() -> None:
+    put = [m for _, text in sources() for m in re.findall(r'outbox\.put\(\s*f?"([^"]+)"', text)]
+    shapes = {re.sub(r"\{[^}]*\}", "<>", topic) for topic in put}
+    documented = {re.sub(r"<[^>]*>", "<>", topic) for topic in first_column("Topics")}
+    assert {"state", "selftest", "event", "calibration/<>", "keys/<>"} <= shapes <= documented
+
+
+def test_topics_of_uplink() -> None:
+    topics = Topics("M")
+    written = {topics.alive, topics.telemetry("<group>"), topics.command("<name>"), topics.reply("<client>")}
+    assert {t.removeprefix("qmodd/v1/M/") for t in written} <= set(first_column("Topics"))
+    assert topics.acknowledging("qmodd/v1/M/keys/<recipient>/ack") == "<recipient>"
+
+
+def test_commands_and_who_may_give_them() -> None:
+    known = handlers(cast(Any, None), cast(Any, None))
+    documented = {code(name): set(roles.split(", ")) for name, roles, _ in rows(sections(PAGE)["Commands"])}
+    assert documented == {name: set(ROLES[name]) for name in known}
+
+
+def test_refusal_codes() -> None:
+    text = "\n".join(t for _, t in sources())
+    raised = set(re.findall(r'(?:Refusal|Untrusted)\(\s*"([a-z_]+)"', text))
+    assert set(first_column("Refusal codes")) == raised | {"out_of_range", "device", "bad_arguments"}
+
+
+def told(tree: ast.AST) -> Iterator[str]:
+    """Names of events in calls that tell one."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name not in TELLERS:
+            continue
+        for argument in node.args[:2]:
+            for inner in ast.walk(argument) if isinstance(argument, ast.IfExp) else [argument]:
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and EVENT.fullmatch(inner.value):
+                    yield inner.value
+
+
+def test_events() -> None:
+    found = {e for path, text in sources() if path.parent.name not in ("demo", "uplink") for e in told(ast.parse(text))}
+    states = {f"state.{n}" for n in ("administrative", "operational", "activity", "inhibited", "allowed")}
+    documented = set(first_column("Events"))
+    assert found | states == documented, (
+        "the table of events in docs/reference/topics.md has to name all and only these"
+    )
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Telemetry]]:
+    """Telemetry of both modules of a pair that does not run."""
+    loop = SimulatedLoop()
+    run = Run(loop, tmp_path_factory.mktemp("pair"), Scenario(), 1)
+    yield {name: site.core.telemetry for name, site in run.sites.items()}
+    run.close()
+    loop.close()
+
+
+def documented_numbers(group: str) -> tuple[str, list[str]]:
+    for name, module, numbers in rows(sections(PAGE)["Telemetry"]):
+        if code(name) == group:
+            return module, re.findall(r"`([^`]+)`", numbers)
+    raise AssertionError(f"telemetry group {group!r} is not documented")
+
+
+def test_telemetry_that_does_not_depend_on_the_hardware(pair: dict[str, Telemetry]) -> None:
+    for module, telemetry in pair.items():
+        groups = telemetry.groups()
+        for group in ("keys", "link"):
+            assert documented_numbers(group) == ("both", list(groups[group]))
+        for group in groups:
+            assert documented_numbers(group)[0] in ("both", module)
+
+
+def test_telemetry_of_temperature_phase_and_optics(pair: dict[str, Telemetry], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = TecReading(30.0, 31.0, 30.0, 30.0, 0.1, 0.1, TecState.STABLE)
+    report = SimpleNamespace(
+        locked=True, error_rad=0.0, sigma_rad=0.0, visibility=0.98, power_w=0.04, wraps=0, relocks=0
+    )
+    loops: dict[str, Any] = {
+        "mean_photon": SimpleNamespace(trim_db=0.0),
+        "laser_power": SimpleNamespace(trim_db=0.0),
+        "carver": SimpleNamespace(error_rad=0.0),
+    }
+    alice, bob = pair["alice"]._operator, pair["bob"]._operator
+    for operator in (alice, bob):
+        monkeypatch.setattr(operator, "tec", SimpleNamespace(reading=reading))
+    monkeypatch.setattr(bob, "lock", SimpleNamespace(report=lambda: report))
+    monkeypatch.setattr(bob, "in_service", True)
+    for name, loop in loops.items():
+        monkeypatch.setattr(alice, name, loop)
+    for module, group in (("alice", "thermal"), ("alice", "optics"), ("bob", "phase")):
+        assert documented_numbers(group)[1] == list(pair[module].groups()[group])

@@ -14,7 +14,7 @@ BITS, OUT = 1_000_000, 240_000
 def whole_product(bits: Bits, seed: Bits, m: int) -> Bits:
     """One floating-point product of the whole block: scipy's if it is installed, else numpy's FFT."""
     try:
-        from scipy.signal import fftconvolve
+        from scipy.signal import fftconvolve  # type: ignore[import-untyped]
     except ImportError:
         length = 1 << (len(bits) + len(seed) - 1).bit_length()
         product = np.fft.irfft(np.fft.rfft(bits, length) * np.fft.rfft(seed, length), length)
@@ -26,7 +26,7 @@ def whole_product(bits: Bits, seed: Bits, m: int) -> Bits:
 
 def reference_name() -> str:
     try:
-        import scipy
+        import scipy  # type: ignore[import-untyped]
     except ImportError:
         return "numpy FFT of the whole block"
     return f"scipy {scipy.__version__} fftconvolve"

@@ -78,6 +78,8 @@ def check_state(procedure: Procedure, context: CalibrationContext, submount_c: f
     invalid = context.store.invalid_reason(procedure.name)
     if invalid is not None:
         return invalid
+    if missing := [g for g in procedure.gives if g not in record.value]:
+        return f"taken by an older version, without {', '.join(missing)}"
     for need in procedure.needs:
         parent = context.store.active(need)
         if parent is None or record.parents.get(need) != parent.version:

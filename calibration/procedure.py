@@ -17,6 +17,8 @@ class Procedure(ABC):
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     valid_s: ClassVar[float] = 7 * 86_400.0
+    # Values that others read and that a record of an older version may lack: such a record is out.
+    gives: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     async def calibrate(self, context: CalibrationContext) -> Record:

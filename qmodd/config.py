@@ -90,8 +90,8 @@ class KeysSection(_Section):
 class ControlSection(_Section):
     tec_target_c: Annotated[float, Field(ge=15.0, le=45.0)] = 30.0
     tec_current_limit_a: Annotated[float, Field(ge=0.1, le=3.0)] = 2.0
-    tec_kp_a_per_k: Annotated[float, Field(gt=0.0, le=20.0)] = 1.5
-    tec_ti_s: Annotated[float, Field(gt=0.1, le=1000.0)] = 5.5
+    tec_kp_a_per_k: Annotated[float, Field(gt=0.0, le=20.0)] = 1.9
+    tec_ti_s: Annotated[float, Field(gt=0.1, le=1000.0)] = 4.4
     slow_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
     phase_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
     # Below this the phase may count as locked; above it for longer than the dwell it may not.

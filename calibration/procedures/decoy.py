@@ -19,6 +19,8 @@ from drivers.roles import LightMode
 # How far the ratio may be from what was asked after the last round, relative.
 RATIO_LIMIT = 0.02
 SAMPLES = 8
+# Share of V_pi to both sides for the slope of the ratio.
+SLOPE_STEP = 0.02
 
 
 class Decoy(Procedure):
@@ -31,6 +33,7 @@ class Decoy(Procedure):
 
     name: ClassVar[str] = "decoy"
     needs: ClassVar[tuple[str, ...]] = ("state_trim",)
+    gives: ClassVar[tuple[str, ...]] = ("ratio", "ratio_slope_per_v")
     valid_s: ClassVar[float] = 86_400.0
 
     async def calibrate(self, context: CalibrationContext) -> Record:
@@ -51,7 +54,8 @@ class Decoy(Procedure):
                 self.name, f"intensity ratio {ratio:.4f} instead of {wanted:.4f}; {RATIO_LIMIT:.0%} is the limit"
             )
         value = {"v_pi_v": curve.x_pi, "peak_v": peak.x, "rf_v": rf.x, "ratio": ratio, "wanted_ratio": wanted}
-        value |= {"background": background, "extinction": leak}
+        slope = await self._slope(context, peak.x, SLOPE_STEP * curve.x_pi, background)
+        value |= {"background": background, "extinction": leak, "ratio_slope_per_v": slope}
         return await self.make_record(
             context,
             value,
@@ -65,6 +69,17 @@ class Decoy(Procedure):
         decoy = await energy(context, 0, 1, SAMPLES) + await energy(context, 1, 1, SAMPLES)
         signal = await energy(context, 0, 0, SAMPLES) + await energy(context, 1, 0, SAMPLES)
         return (decoy / signal - background) / (1.0 - background)
+
+    async def _slope(self, context: CalibrationContext, peak_v: float, step_v: float, background: float) -> float:
+        """d ln(ratio) / dV of the bias: what the public gains of both intensities say about the bias in service."""
+        seen = []
+        for volts in (peak_v - step_v, peak_v + step_v):
+            await context.biases.set_voltage("decoy", volts)
+            await context.settle()
+            seen.append(log(max(await self._ratio(context, background), 1e-6)))
+        await context.biases.set_voltage("decoy", peak_v)
+        await context.settle()
+        return (seen[1] - seen[0]) / (2.0 * step_v)
 
     async def _drive(self, context: CalibrationContext, v_pi: float, peak_v: float) -> tuple[Point, float, float]:
         """Lines through three amplitudes about the expected one, closing in: the drive's V_pi is not the bias's.

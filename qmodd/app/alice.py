@@ -7,19 +7,24 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from calibration.context import CalibrationContext
-from calibration.graph import Graph
+from calibration.context import CalibrationContext, CalibrationRefused
+from calibration.fit import FitRefused
+from calibration.graph import Graph, bring_up
 from calibration.procedures import alice_graph
 from calibration.record import Record
 from drivers.errors import Refused
 from drivers.roles import LightMode
 from qmodd.app.operator import Operator
 from qmodd.control.loop import Scheduler
-from qmodd.control.power import CarverNullLoop, LaserPowerLoop, MeanPhotonLoop, StateBiasTrim
+from qmodd.control.power import CarverNullLoop, DecoyBiasTrim, LaserPowerLoop, MeanPhotonLoop, StateBiasTrim
 from qmodd.keys.counts import BatchReport
 from qmodd.keys.settings import Phase, PlanFacts
 from qmodd.lifecycle import Activity, Operational
 from qmodd.module import Module
+
+# How far the intensities may be from their calibration while their loops hold them, relative, on top of the
+# calibration's own uncertainty. It is paid for in key: the bound is taken over the whole interval.
+HELD = {"signal": 0.005, "decoy": 0.01}
 
 
 @dataclass
@@ -27,7 +32,9 @@ class AliceOperator(Operator):
     """`_lit` is what the receiver asked for last; `_trim` is the receiver's help with the state modulator's bias."""
 
     _context: CalibrationContext | None = None
+    _refreshed: bool = False
     _trim: StateBiasTrim | None = None
+    decoy: DecoyBiasTrim | None = None
     _batches: asyncio.Queue[BatchReport] = field(default_factory=lambda: asyncio.Queue(64))
     mean_photon: MeanPhotonLoop | None = None
     laser_power: LaserPowerLoop | None = None
@@ -53,7 +60,7 @@ class AliceOperator(Operator):
         self.wiring.add_loop(scheduler, "laser power", period, self.laser_power.step)
         self.wiring.add_loop(scheduler, "mean photon number", period, self.mean_photon.step)
         self.wiring.add_loop(scheduler, "carver null", 10.0 * period, self.carver.step)
-        self.wiring.add_loop(scheduler, "state bias", period, self._trim_state)
+        self.wiring.add_loop(scheduler, "state and decoy bias", period, self._trim_biases)
 
     def _keying(self) -> bool:
         return self.in_service and self.wiring.engine.status.phase is Phase.KEYING
@@ -62,23 +69,54 @@ class AliceOperator(Operator):
         life, wanted = self.wiring.life, self.wiring.config.source
         await module.source.set_mode(LightMode.OFF)
         self.probabilities = await module.source.set_probabilities(wanted.p_x, wanted.p_decoy)
-        slope = context.record("state_trim").value["null_slope_per_v"]
-        self._trim = StateBiasTrim(slope, module.biases.voltage("state"), self._write_state(module))
+        self._refreshed = False
+        self._make_trims(module, context)
         life.set_operational(Operational.ENABLED, "calibrated; all loops check in")
         life.set_activity(Activity.READY, "light can be asked for; waiting for the receiver")
         await self.wiring.key_while_allowed()
 
-    def _write_state(self, module: Module) -> Callable[[float], Awaitable[None]]:
+    def _make_trims(self, module: Module, context: CalibrationContext) -> None:
+        slope = context.record("state_trim").value["null_slope_per_v"]
+        self._trim = StateBiasTrim(slope, module.biases.voltage("state"), self._write(module, "state"))
+        decoy = context.record("decoy").value
+        self.decoy = DecoyBiasTrim(
+            decoy["ratio_slope_per_v"],
+            module.biases.voltage("decoy"),
+            decoy["ratio"],
+            self._z_share,
+            self._write(module, "decoy"),
+        )
+
+    async def _refresh(self, context: CalibrationContext) -> None:
+        """Modulator bias creeps with the logarithm of time: trim it again once the receiver, too, is ready, so that the
+        loops start from set points that hold. Raises Refused with the reason of a calibration that failed."""
+        if self._refreshed or self._module is None:
+            return
+        try:
+            await bring_up(self.graph(), context, ["mean_photon"], ["state_trim"])
+        except (CalibrationRefused, FitRefused) as e:
+            raise Refused(f"no keys before the modulators are trimmed: {e}") from e
+        self._make_trims(self._module, context)
+        self._refreshed = True
+        self.wiring.life.set_activity(Activity.READY, "modulators trimmed; keys next")
+
+    def _write(self, module: Module, channel: str) -> Callable[[float], Awaitable[None]]:
         async def write(volts: float) -> None:
-            await module.biases.set_voltage("state", volts)
+            await module.biases.set_voltage(channel, volts)
 
         return write
 
-    async def _trim_state(self, now_s: float) -> None:
+    def _z_share(self, intensity: int) -> float:
+        """Probability that a slot is sent in Z with this intensity; the receiver's choice drops out of the ratio."""
+        p_x, p_decoy = self.probabilities
+        return (1.0 - p_x) * (p_decoy if intensity else 1.0 - p_decoy)
+
+    async def _trim_biases(self, now_s: float) -> None:
         while not self._batches.empty():
             batch = self._batches.get_nowait()
-            if self._trim is not None and self._keying():
+            if self._trim is not None and self.decoy is not None and self._keying():
                 await self._trim.add(sum(batch.n_x0), sum(batch.n_x1))
+                await self.decoy.add(batch.live_slots, *batch.n_z)
 
     def on_batch(self, batch: BatchReport) -> None:
         if self._batches.full():
@@ -91,11 +129,14 @@ class AliceOperator(Operator):
         Puts the attenuator back to its working point: the receiver may have asked for more light before.
         """
         context = self._in_service()
+        await self._refresh(context)
         record = context.record("mean_photon")
         await context.biases.set_voltage("voa", self._voa_volts(context, record))
         v = record.value
         return PlanFacts(
-            mu=((v["mu_signal_low"], v["mu_signal_high"]), (v["mu_decoy_low"], v["mu_decoy_high"])),
+            mu=tuple(
+                (v[f"mu_{name}_low"] * (1.0 - hold), v[f"mu_{name}_high"] * (1.0 + hold)) for name, hold in HELD.items()
+            ),
             p_mu=(1.0 - self.probabilities[1], self.probabilities[1]),
             p_x=self.probabilities[0],
             calibration=f"mean_photon {record.version}",

@@ -32,6 +32,8 @@ SAFE_DEADLINE_S = 0.8
 GOOD_SESSION_S = 60.0
 WARM_UP_S = 300.0
 WARM_K = 0.1
+# Passing through on the way up does not count.
+WARM_FOR_S = 2.5
 
 
 @dataclass
@@ -212,7 +214,10 @@ class Operator(ABC):
         the interferometers, which do, come last and are held by their lock.
         """
         end = self.wiring.clock.monotonic() + WARM_UP_S
-        while not self.temperature_within(WARM_K):
+        since = self.wiring.clock.monotonic()
+        while self.wiring.clock.monotonic() - since < WARM_FOR_S:
+            if not self.temperature_within(WARM_K):
+                since = self.wiring.clock.monotonic()
             reading = self.tec.reading if self.tec else None
             if reading is not None:
                 self.wiring.life.set_activity(

@@ -122,6 +122,11 @@ class Telemetry:
             out |= {"voa_trim_db": operator.mean_photon.trim_db}
         if operator.laser_power:
             out |= {"laser_trim_db": operator.laser_power.trim_db}
+        if operator.decoy:
+            out |= {
+                "decoy_ratio_error": operator.decoy.error,
+                "decoy_bias_trim_v": operator.decoy.volts - operator.decoy.peak_v,
+            }
         if operator.carver:
             out |= {"carver_error_deg": math.degrees(operator.carver.error_rad)}
         return out

@@ -213,3 +213,54 @@ class StateBiasTrim:
                 f"state modulator: bias moved {self.volts - self.null_v:+.2f} V, {self.limit_v} V is the limit"
             )
         await self.write(self.volts)
+
+
+@dataclass
+class DecoyBiasTrim:
+    """Holds D at its peak by the receiver's public Z gains of both intensities (reference pair A5: mu2/mu1).
+
+    For each intensity the gain is 1 - exp(-eta mu), so mu2/mu1 = ln(1 - Q2)/ln(1 - Q1) whatever the link; at 10 dB the
+    acceptance rule leaves 0.3 % in it. The intensities of the record hold only while the ratio does: it is held, and a
+    ratio that cannot be held ends the service.
+    """
+
+    slope_per_v: float
+    peak_v: float
+    ratio: float
+    share: Callable[[int], float]
+    write: Callable[[float], Awaitable[None]]
+    gain: float = 0.7
+    sigma_max: float = 0.006
+    limit_v: float = 0.6
+    ratio_limit: float = 0.03
+    volts: float = field(init=False)
+    error: float = field(default=0.0, init=False)
+    _live: int = field(default=0, init=False)
+    _n: list[int] = field(default_factory=lambda: [0, 0], init=False)
+    _bad: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.volts = self.peak_v
+
+    async def add(self, live_slots: int, n_signal: int, n_decoy: int) -> None:
+        """Counts of one batch; `share(k)` is the probability that a live slot is sent in Z with intensity k.
+
+        Acts when enough have come together. Raises LoopFault when the ratio cannot be held.
+        """
+        self._live += live_slots
+        self._n[0] += n_signal
+        self._n[1] += n_decoy
+        if not all(self._n) or math.sqrt(1 / self._n[0] + 1 / self._n[1]) > self.sigma_max:
+            return
+        q = [min(n / (self._live * self.share(k)), 0.999) for k, n in enumerate(self._n)]
+        self._live, self._n = 0, [0, 0]
+        self.error = math.log(math.log1p(-q[1]) / math.log1p(-q[0]) / self.ratio)
+        self._bad = self._bad + 1 if abs(self.error) > self.ratio_limit else 0
+        self.volts -= self.gain * self.error / self.slope_per_v
+        if self._bad > 5 or abs(self.volts - self.peak_v) > self.limit_v:
+            raise LoopFault(
+                f"decoy modulator: ratio of the intensities {100 * self.error:+.1f} % from its calibration at "
+                f"{self.volts - self.peak_v:+.2f} V of correction; the limits are {100 * self.ratio_limit:.0f} % and "
+                f"{self.limit_v} V"
+            )
+        await self.write(self.volts)

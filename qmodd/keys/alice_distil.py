@@ -55,7 +55,7 @@ from qmodd.keys.verification import KEY_BYTES
 BLOCK_FAULTS = (BlockAborted, BadTag, PoolRefused, StoreRefused, WorkerDied, NotOpen, DriverError, ValueError)
 _LEAST_QBER, _MOST_QBER = 0.002, 0.05
 # Of QBER_X, for the first block: interference adds errors that arrival times do not have. Help covers a wrong guess.
-_FIRST_SHARE = 0.5
+_FIRST_SHARE = 0.7
 
 
 def _within(qber: float) -> float:
@@ -69,7 +69,7 @@ class AliceDistiller:
     desk: Desk
     send: Send
     inbox: Inbox
-    # QBER_Z of the last block chooses the code of the next; the first one goes by half of its X errors.
+    # QBER_Z of the last block chooses the code of the next; the first one goes by its X errors.
     qber: float | None = None
     _answered: dict[UUID, asyncio.Event] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from qmodd.door_frames import Inbound
 from qmodd.identity import ClientFiles, sign_request
 from qmodd.lifecycle import Activity
 from qmodd.messages import RequestBody
+from qmodd.provision import SITE
 from qmodd.soak import STROBE, Run
 from sim.faults import Fault
 from sim.loop import SimulatedLoop
@@ -22,8 +23,6 @@ from sim.scenario import Scenario
 
 Script = Callable[[Run], Awaitable[None]]
 Event = Mapping[str, Any]
-GRAIN_S = 0.01
-"""Simulated seconds between two looks at the world."""
 
 
 def simulate(
@@ -52,6 +51,24 @@ def simulate(
         finally:
             work.cancel()
             await asyncio.wait({work})
+        return run
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(main())
+
+
+def build(directory: Path, script: Script, *, seed: int = 1, scenario: Scenario | None = None) -> Run:
+    """A pair that is built but not started: devices are there, nothing has spoken to them. Then run `script`."""
+    loop = SimulatedLoop()
+
+    async def main() -> Run:
+        run = Run(loop, directory, (scenario or Scenario()).model_copy(update={"seed": seed}), seed)
+        try:
+            await script(run)
+        finally:
+            for site in run.sites.values():
+                await site.core.module.close()
+            run.close()
         return run
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -153,7 +170,7 @@ class Noc:
     run: Run
 
     def __post_init__(self) -> None:
-        self.files = ClientFiles.load(self.run.directory / "secrets" / "operator")
+        self.files = ClientFiles.load(self.run.directory / SITE / "operator")
         self.answers: list[tuple[str, bytes]] = []
 
     def body(self, site: str, command: str, arguments: Mapping[str, Any] | None = None, **changes: Any) -> RequestBody:

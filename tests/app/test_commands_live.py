@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,7 +183,7 @@ def test_requests_without_standing_have_no_effect(session: Session) -> None:
     assert session.notes["moved"] == []
 
 
-def test_lock_outlives_the_daemon(tmp_path: object) -> None:
+def test_lock_outlives_the_daemon(tmp_path: Path) -> None:
     """A new core on the same state: dark from its first moment, whatever it was doing before; unlock lights it."""
 
     async def lock(run: Run) -> None:
@@ -204,8 +206,14 @@ def test_lock_outlives_the_daemon(tmp_path: object) -> None:
         Noc(run).do("alice", "unlock")
         notes["back"] = await until_keying(run, 200.0)
 
-    simulate(tmp_path, lock).close()  # type: ignore[arg-type]
-    simulate(tmp_path, again).close()  # type: ignore[arg-type]
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    first = simulate(before, lock)
+    first.close()
+    state = first.sites["alice"].core.config.module.state_dir
+    shutil.copytree(state, after / state.relative_to(before))  # the disk of the same controller
+    simulate(after, again).close()
     assert notes["at start"] is Administrative.LOCKED
     assert not any(lit)
     assert "decommissioned" in notes["why"]

@@ -22,8 +22,6 @@ from tests.app.pair import events, simulate, states, until, until_blocks, until_
 BLOCKS = 3
 EPS_SEC, EPS_COR = 1e-9, 1e-15  # configs/alice.toml
 P_MU = (0.5, 0.5)
-# The block size of the shipped configuration; runs in simulated time have half of it.
-SHIPPED = {"n_z": 1_000_000}
 
 
 class Keyed:
@@ -32,7 +30,7 @@ class Keyed:
     def __init__(self, directory: object) -> None:
         self.seen: list[Snapshot] = []
         self.published: list[tuple[str, str, bytes]] = []
-        self.run = simulate(directory, self._script, settings=SHIPPED)  # type: ignore[arg-type]
+        self.run = simulate(directory, self._script)  # type: ignore[arg-type]
         store = self.run.sites["bob"].core.store
         self.records = [r for r in map(store.block, store.block_ids()) if r is not None]
 
@@ -115,7 +113,7 @@ def test_key_bits_are_what_the_bound_pays_for_the_counts(keyed: Keyed) -> None:
 
 def test_security_parameters_and_block_size_are_those_of_the_configuration(keyed: Keyed) -> None:
     for record in keyed.records:
-        assert sum(record.n_z) == SHIPPED["n_z"]
+        assert sum(record.n_z) == keyed.run.sites["alice"].core.config.keys.n_z
         assert (record.eps_sec, record.eps_cor, record.proof) == (EPS_SEC, EPS_COR, "wiesemann2024")
         assert record.key_bits == 256
 
@@ -134,7 +132,7 @@ def test_error_rates_are_low_and_those_of_the_world(keyed: Keyed) -> None:
     for record in keyed.records:
         assert record.qber_z <= 0.02
         # The world's number leaves out darks, jitter outside the gates, and afterpulses; together below 0.15 %. One
-        # sigma of 1 000 000 detections is 1.4 % of it in Z and 4 % in X.
+        # sigma of a million detections is 1.4 % of it in Z and 4 % in X.
         assert 0.95 * true_z <= record.qber_z <= 1.08 * true_z + 0.0015
         assert 0.85 * true_x <= record.qber_x <= 1.25 * true_x + 0.003
 
@@ -215,7 +213,7 @@ def test_other_individuals_reach_keys_too(seed: int, tmp_path: object) -> None:
         await until_blocks(run, 1)
         await asyncio.sleep(1.0)
 
-    run = simulate(tmp_path, script, seed=seed, settings=SHIPPED)  # type: ignore[arg-type]
+    run = simulate(tmp_path, script, seed=seed)  # type: ignore[arg-type]
     store = run.sites["bob"].core.store
     record = store.block(store.block_ids()[0])
     totals = [site.core.store.totals()["created"] for site in run.sites.values()]

@@ -10,7 +10,7 @@ from drivers.chips.ltc2668 import BiasChannel
 from drivers.chips.ltc2672 import HeaterChannel
 from drivers.chips.pca9535 import Line
 from tests.docs.pages import DOCS, code, rows, sections
-from tests.docs.test_configuration import default, kind
+from tests.docs.test_configuration import OUTDATED, expected
 
 PAGE = DOCS / "reference" / "drivers.md"
 MODELS: dict[str, type[BaseModel]] = {
@@ -23,11 +23,9 @@ MODELS: dict[str, type[BaseModel]] = {
 
 @pytest.mark.parametrize("heading", MODELS)
 def test_every_option_is_documented_with_its_limits(heading: str) -> None:
-    schema = MODELS[heading].model_json_schema()
-    required = schema.get("required", [])
-    wanted = [[f"`{n}`", kind(f), default(f, n in required)] for n, f in schema["properties"].items()]
+    wanted = expected(MODELS[heading], tables=True)
     found = [row[:3] for row in rows(sections(PAGE)[heading])]
-    assert found == wanted, "\n".join(["rows should begin with", *("| " + " | ".join(w) for w in wanted)])
+    assert found == wanted, OUTDATED
 
 
 def test_every_built_in_driver_is_listed() -> None:

@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 
 from qmodd.keys import protocol
+from qmodd.keys.fields import ProtocolError
 from qmodd.keys.protocol import BlockMessage, Message, decode, encode
 from tests.docs.pages import DOCS, code, rows, sections
 
@@ -40,5 +41,5 @@ def test_order_names_only_messages() -> None:
 def test_a_frame_is_a_type_byte_and_an_array() -> None:
     message = protocol.Stop("enough")
     assert encode(message) == b"\x04\x81\x66enough"
-    with pytest.raises(protocol.ProtocolError):
+    with pytest.raises(ProtocolError):
         decode(b"\x04\x80")

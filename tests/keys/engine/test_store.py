@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -263,4 +264,4 @@ def test_provision_writes_a_pair_once(
     assert "exists" in capsys.readouterr().err
     assert provisioning.run(parse(*words, "100")) == 2
     with pytest.raises(ValueError, match="both modules"):
-        provisioning.provision(ram_path, "A", "A", "lab", 65_536, SeededRandomness(1))
+        provisioning.provision(ram_path, "A", "A", "lab", 65_536, SeededRandomness(1), datetime(2026, 1, 1, tzinfo=UTC))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ SETTINGS = EngineSettings(
 
 
 def make_pair(tmp: Path, settings: EngineSettings = SETTINGS) -> tuple[Module, Module]:
-    provision(tmp, ALICE, BOB, LINK, 65_536, SeededRandomness(77))
+    provision(tmp, ALICE, BOB, LINK, 65_536, SeededRandomness(77), datetime(2026, 1, 1, tzinfo=UTC))
     a = Module("alice", tmp / ALICE, replace(settings, serial=ALICE, peer_serial=BOB), 100)
     b = Module("bob", tmp / BOB, replace(settings, serial=BOB, peer_serial=ALICE), 200)
     return a, b

@@ -20,7 +20,8 @@ demo: install
 
 test: install
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -m "not processes" -n 2 --dist loadfile --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -m processes --cov --cov-append --cov-report=term:skip-covered $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 
 class Mismatch(Exception):
@@ -55,6 +58,11 @@ def best_of(work: Callable[[], object], times: int = 5) -> float:
         work()
         taken.append(time.perf_counter() - begun)
     return min(taken)
+
+
+def same_arrays(ours: Sequence[npt.NDArray[Any]], theirs: Sequence[npt.NDArray[Any]]) -> bool:
+    """All of them, element by element."""
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def must_agree(what: str, same: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.acceptance import accept
 from benchmarks.light import SLOTS_PER_S, Bits, Int64s, Sampler, symbols
-from benchmarks.measure import Result, best_of, must_agree
+from benchmarks.measure import Result, best_of, must_agree, same_arrays
 from qmodd.keys.frames import FrameBatch
 from qmodd.keys.sifting import (
     Sifted,
@@ -45,8 +45,7 @@ def run(slots: int = SLOTS, times: int = 5) -> list[Result]:
     n, nibbles = len(batch.slots), symbols(batch.slots)
     alice, bob = sift(batch, nibbles)
     theirs = numpy_sift(batch, nibbles)
-    ours = (alice.slots, alice.bit, bob.bit)
-    must_agree("sifting", all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)))
+    must_agree("sifting", same_arrays((alice.slots, alice.bit, bob.bit), theirs))
     coded = best_of(lambda: sift(batch, nibbles), times)
     plain = best_of(lambda: numpy_sift(batch, nibbles), times)
     size = len(encode_detect(batch.first_slot, batch.end_slot, batch.slots, batch.basis)) / n

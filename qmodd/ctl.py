@@ -20,10 +20,11 @@ from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.live import Live
 
 from qmodd.clock import Clock, SystemClock
 from qmodd.crypto.suites import BadKeyFile
+from qmodd.ctl_view import in_order, status_view
 from qmodd.identity import ClientFiles, sign_request
 from qmodd.messages import ROOT, Alive, Progress, Reply, Request, RequestBody
 from qmodd.randomness import Randomness, SystemRandomness
@@ -270,7 +271,8 @@ async def _run(arguments: argparse.Namespace, errors: Console) -> int:
     if arguments.what == "status":
         return _show_status(await ctl.status(arguments.module), arguments.json, out)
     if arguments.what == "watch":
-        await ctl.watch(arguments.module, lambda views, serial: _show_change(views, serial, arguments.json, out))
+        with Live(console=out, refresh_per_second=4, auto_refresh=not arguments.json) as live:
+            await ctl.watch(arguments.module, lambda views, serial: _show_change(views, serial, arguments.json, live))
         return 0
     if arguments.identity is None:
         raise CtlError(2, "whose request? give --identity DIR or set QMODD_IDENTITY")
@@ -286,30 +288,16 @@ def _show_status(modules: list[dict[str, Any]], as_json: bool, out: Console) -> 
     if as_json:
         sys.stdout.write(json.dumps({"modules": modules}) + "\n")
     else:
-        table = Table("module", "alive", "administrative", "operational", "activity", "why", "alarms")
-        for m in modules:
-            why = "; ".join(dict.fromkeys(m[f"{n}_why"] for n in ("activity", "operational") if m[f"{n}_why"]))
-            held = "".join(f"\n{i['output']} held: {i['why']}" for i in m["inhibited"])
-            fields = (m["module"], m["alive"], m["administrative"], m["operational"], m["activity"])
-            table.add_row(*fields, why + held, ", ".join(m["alarms"]) or "-")
-        out.print(table)
-    in_order = all(m["alive"] == "online" and m["operational"] == "enabled" and not m["alarms"] for m in modules)
-    return 0 if modules and in_order else 1
+        out.print(status_view(modules))
+    return 0 if modules and all(in_order(m) for m in modules) else 1
 
 
-def _show_change(views: Views, serial: str, as_json: bool, out: Console) -> None:
-    m = views.modules[serial].summary()
+def _show_change(views: Views, serial: str, as_json: bool, live: Live) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(m) + "\n")
+        sys.stdout.write(json.dumps(views.modules[serial].summary()) + "\n")
         sys.stdout.flush()
         return
-    values = ", ".join(
-        f"{name}={value:.4g}"
-        for group in m["telemetry"].values()
-        for name, value in group.items()
-        if name not in ("t", "seq", "dropped_count") and isinstance(value, int | float)
-    )
-    out.print(f"{serial} {m['alive']} {m['operational']} {m['activity']} ({m['activity_why']}) {values}", markup=False)
+    live.update(status_view([views.modules[name].summary() for name in sorted(views.modules)]))
 
 
 def _show_reply(reply: Reply, as_json: bool, out: Console) -> int:

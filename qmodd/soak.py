@@ -34,7 +34,7 @@ from sim.individuals import factory_record
 from sim.inproc import InprocLibraries
 from sim.loop import SimulatedLoop
 from sim.rig import build_rigs
-from sim.scenario import Scenario
+from sim.scenario import Scenario, ScenarioError
 from sim.truth import Truth
 from sim.world import World
 
@@ -239,7 +239,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def command(args: argparse.Namespace) -> int:
-    scenario = Scenario.from_toml(args.scenario) if args.scenario else None
+    try:
+        scenario = Scenario.from_toml(args.scenario) if args.scenario else None
+    except ScenarioError as e:
+        sys.stderr.write(f"{e}\n")
+        return 2
     with tempfile.TemporaryDirectory(prefix="qmodd-soak-") as directory:
         run, report = soak(args.days, args.seed, Path(directory), scenario)
         if args.events:

@@ -134,7 +134,11 @@ def test_every_fault_is_told_at_once(folder: Folder, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('address = "i2c:1:0x48"', 'address = "i2c:1:0x40"', ("heater_rail, submount", "address", "'i2c:1:0x40'", "unique")),
+        (
+            'address = "i2c:1:0x48"',
+            'address = "i2c:1:0x40"',
+            ("heater_rail, submount", "address", "'i2c:1:0x40'", "unique"),
+        ),
         ('name = "submount"', 'name = "heater_rail"', ("heater_rail", "name", "unique")),
         ('role = "submount" ', 'role = "rail" ', ("heater_rail, submount", "role 'rail'", "unique")),
     ],
@@ -240,7 +244,9 @@ def test_missing_file_is_named(
 def test_half_a_gate(folder: Folder, gate: str, period: str) -> None:
     raw = tomllib.loads(shipped("bob.toml"))
     raw["receiver"] |= {"gate_open_ps": int(gate), "gate_period_ps": int(period)}
-    with pytest.raises(ConfigError, match=rf"gate_open_ps {gate} and receiver.gate_period_ps {period}: .*open <= period"):
+    with pytest.raises(
+        ConfigError, match=rf"gate_open_ps {gate} and receiver.gate_period_ps {period}: .*open <= period"
+    ):
         validate(raw, folder.path("bob"))
 
 

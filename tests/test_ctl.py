@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from qmodd import ctl
 from qmodd.clock import SystemClock
 from qmodd.ctl import Ctl, CtlError, Views, make_request, parse_arguments
+from qmodd.ctl_view import in_order, status_view
 from qmodd.identity import ClientFiles
 from qmodd.messages import Progress, Reply, ReplyError
 from qmodd.randomness import SeededRandomness
@@ -110,7 +112,7 @@ def test_status_says_whether_all_is_in_order(answers: Answers, capsys: pytest.Ca
 
 def test_watch_prints_changes(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["watch"]) == 0
-    assert "die_c=30" in capsys.readouterr().out
+    assert MODULE in capsys.readouterr().out
     assert ctl.main(["watch", "--json", MODULE]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["telemetry"]["thermal"]["die_c"] == 30.0
 
@@ -179,3 +181,30 @@ def test_progress_goes_to_stderr(
     out = capsys.readouterr()
     assert out.err.strip() == "25% heater 1 of 4"
     assert json.loads(out.out)["ok"]
+
+
+def test_the_table_says_why_once_for_all_outputs_and_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    modules = [
+        {
+            "module": "QM-B-0001",
+            "alive": "online",
+            "administrative": "locked",
+            "administrative_why": "fibre work",
+            "operational": "disabled",
+            "operational_why": "locked: fibre work",
+            "activity": "safe",
+            "activity_why": "locked: fibre work",
+            "inhibited": [{"output": o, "why": "locked: fibre work"} for o in ("heater_dac", "detectors")],
+            "alarms": ["los"],
+            "telemetry": {"keys": {"qber_z": 0.0054, "secret_rate_bps": 123456.7}, "phase": {"error_deg": -1.25}},
+        }
+    ]
+    Console(width=80).print(status_view(modules))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["QM-B-0001", "online", "safe", "locked", "0.54%", "-", "123,457", "b/s", "-1.2°"]
+    assert lines[2:] == [
+        "QM-B-0001: locked: fibre work",
+        "QM-B-0001: heater_dac, detectors held off: locked: fibre work",
+        "QM-B-0001: alarms los",
+    ]
+    assert not in_order(modules[0])

@@ -74,8 +74,8 @@ def configuration(role: str, endpoints: dict[str, Any], places: Places, settings
     text = replace_value(text, "broker", places.broker_url)
     for key, value in (settings or {}).items():
         text, n = re.subn(rf"^{re.escape(key)} = [^\s#]+", f"{key} = {value}", text, flags=re.M)
-        if n > 1:
-            raise ValueError(f"{key!r} is {n} times in {role}.toml")
+        if n != 1:
+            raise ValueError(f"{key!r} is {n} times in {role}.toml; it must be there once")
     return text
 
 

@@ -113,7 +113,9 @@ class Session:
         tampered["body"] = tampered["body"].replace("command/stop", "command/safe")
         noc.send("alice", good.topic, json.dumps(tampered).encode())
         await asyncio.sleep(10.0)
-        self.notes["refused"] = [str(e["code"]) for s in ("alice", "bob") for e in events(run, s, "request.refused", since)]
+        self.notes["refused"] = [
+            str(e["code"]) for s in ("alice", "bob") for e in events(run, s, "request.refused", since)
+        ]
         self.notes["accepted"] = [e for s in ("alice", "bob") for e in events(run, s, "request.accepted", since)]
         self.notes["moved"] = [e for s in ("alice", "bob") for e in events(run, s, "state.activity", since)]
 

@@ -106,7 +106,9 @@ async def befall(run: Run, case: Case) -> Found:
         await asyncio.sleep(0.02)
     await asyncio.sleep(max(0.0, begin + held_s - 0.05 - run.loop.time()))
     found.while_safe = outputs(run, case.site)
-    found.reasons = tuple(str(e["why"]) for e in events(run, case.site, "state.activity", begin) if e["value"] == "safe")
+    found.reasons = tuple(
+        str(e["why"]) for e in events(run, case.site, "state.activity", begin) if e["value"] == "safe"
+    )
     found.inhibited = tuple(site.core.life.inhibited)
     found.peer_saw = run.sites["bob" if case.site == "alice" else "alice"].core.engine.status.peer_why
     if case.what == "unplug":

@@ -185,7 +185,9 @@ def test_telemetry_groups_are_flat_numbers(keyed: Keyed) -> None:
     for name, values in groups.items():
         assert all(isinstance(v, int | float) for v in values.values()), name
         assert {"t", "seq"} <= values.keys()
-    assert float(str(groups["QM-B-0001 keys"]["blocks_committed_count"])) >= BLOCKS - 1  # the last one may be told later
+    assert (
+        float(str(groups["QM-B-0001 keys"]["blocks_committed_count"])) >= BLOCKS - 1
+    )  # the last one may be told later
     assert abs(float(str(groups["QM-B-0001 phase"]["error_deg"]))) < 8.0
     assert groups["QM-A-0001 bus"]["i2c_1_errors_count"] == 0
 

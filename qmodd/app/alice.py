@@ -25,14 +25,17 @@ from qmodd.module import Module
 # How far the intensities may be from their calibration while their loops hold them, relative, on top of the
 # calibration's own uncertainty. It is paid for in key: the bound is taken over the whole interval.
 HELD = {"signal": 0.005, "decoy": 0.01}
+# Batches this old may still be on their way when a bias is corrected.
+OLD_S = 1.5
 
 
 @dataclass
 class AliceOperator(Operator):
-    """`_lit` is what the receiver asked for last; `_trim` is the receiver's help with the state modulator's bias."""
+    """`_trim` and `decoy` hold modulator biases by what the receiver tells of its public counts."""
 
     _context: CalibrationContext | None = None
     _refreshed: bool = False
+    _old_until_s: float = -math.inf
     _trim: StateBiasTrim | None = None
     decoy: DecoyBiasTrim | None = None
     _batches: asyncio.Queue[BatchReport] = field(default_factory=lambda: asyncio.Queue(64))
@@ -112,11 +115,21 @@ class AliceOperator(Operator):
         return (1.0 - p_x) * (p_decoy if intensity else 1.0 - p_decoy)
 
     async def _trim_biases(self, now_s: float) -> None:
+        """All that came since the last step counts as one reading; what was sent before the last correction, as none:
+        acting on it again would make the loop swing."""
+        live, z, x = 0, [0, 0], [0, 0]
         while not self._batches.empty():
             batch = self._batches.get_nowait()
-            if self._trim is not None and self.decoy is not None and self._keying():
-                await self._trim.add(sum(batch.n_x0), sum(batch.n_x1))
-                await self.decoy.add(batch.live_slots, *batch.n_z)
+            live += batch.live_slots
+            z = [a + b for a, b in zip(z, batch.n_z, strict=True)]
+            x = [x[0] + sum(batch.n_x0), x[1] + sum(batch.n_x1)]
+        if now_s < self._old_until_s or self._trim is None or self.decoy is None or not self._keying():
+            return
+        before = (self._trim.volts, self.decoy.volts)
+        await self._trim.add(*x)
+        await self.decoy.add(live, *z)
+        if (self._trim.volts, self.decoy.volts) != before:
+            self._old_until_s = now_s + OLD_S + 2.0 * self.wiring.config.keys.batch_s
 
     def on_batch(self, batch: BatchReport) -> None:
         if self._batches.full():

@@ -183,8 +183,8 @@ class StateBiasTrim:
     slope_per_v: float
     null_v: float
     write: Callable[[float], Awaitable[None]]
-    gain: float = 0.3
-    sigma_max: float = 0.015
+    gain: float = 0.5
+    sigma_max: float = 0.025
     limit_v: float = 0.6
     volts: float = field(init=False)
     error: float = field(default=0.0, init=False)

@@ -25,8 +25,10 @@ UNPLUGGED_S, BUS_FAULT_S = 20.0, 4.0
 
 @dataclass(frozen=True)
 class Case:
-    """`what`: "unplug" a part, or a kind of bus fault. `names`: what the reason has to name in service, `identity`: what
-    has to be told when the device is opened again."""
+    """`what`: "unplug" a part, or a kind of bus fault.
+
+    `names`: what the reason has to name in service, `identity`: what has to be told when the device is opened again.
+    """
 
     site: str
     what: str

@@ -126,7 +126,11 @@ async def main(only: list[str], seed: int) -> int:
             print((run_dir / "demo.log").read_text()[-2000:])
             return 1
         print(f"keys after {first:.0f} s; run directory {run_dir}", flush=True)
-        port = next(w.split()[1] for w in (run_dir / "broker" / "mosquitto.conf").read_text().splitlines() if w.startswith("listener "))
+        port = next(
+            w.split()[1]
+            for w in (run_dir / "broker" / "mosquitto.conf").read_text().splitlines()
+            if w.startswith("listener ")
+        )
         watch = Watch(f"mqtt://127.0.0.1:{port}")
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watch.run())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qmodd.config import Config, ConfigError, load
 
 log = logging.getLogger("qmodd")
 RESTART_UPLINK_S = 0.5
+SWITCH_S = 0.0005
 
 
 def add_parser(subparsers: Any) -> None:
@@ -86,6 +88,8 @@ async def _core(config: Config) -> None:
     from qmodd.keys.kernels import InlineKernels, Kernels, WorkerKernels
     from qmodd.randomness import SystemRandomness
 
+    # Bus threads share the interpreter with the loops: 5 ms a turn, the default, would add up to a missed period.
+    sys.setswitchinterval(SWITCH_S)
     clock, randomness = SystemClock(), SystemRandomness()
     kernels: Kernels = WorkerKernels() if config.keys.worker else InlineKernels(randomness)
 
@@ -96,15 +100,29 @@ async def _core(config: Config) -> None:
         assert isinstance(door, Door)
         await door.run()
 
-    core = Core(
-        config,
-        Injected(real_libraries(), clock, randomness, kernels, make_door, serve, threads=True, durable=True),
-    )
-    core.events.listeners.append(_to_log)
-    try:
-        await core.run()
-    finally:
-        core.close()
+    injected = Injected(real_libraries(), clock, randomness, kernels, make_door, serve, threads=True, durable=True)
+    with only_core(config.module.state_dir):
+        core = Core(config, injected)
+        core.events.listeners.append(_to_log)
+        try:
+            await core.run()
+        finally:
+            core.close()
+
+
+@contextmanager
+def only_core(state_dir: Path) -> Iterator[None]:
+    """Holds the state directory's lock; the kernel drops it with the process, however that ends.
+
+    Raises ConfigError when another core has it: two of them would drive one module.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with open(state_dir / "core.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"module.state_dir = {str(state_dir)!r}: another core runs on it") from None
+        yield
 
 
 def _to_log(entry: dict[str, Any]) -> None:

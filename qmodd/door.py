@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -38,6 +39,7 @@ class Door(DoorCore):
     async def run(self) -> None:
         """Serve until cancelled; then say goodbye, so that `alive` tells of a stop on purpose."""
         listening = _listen(self.path)
+        inode = self.path.stat().st_ino
         async with asyncio.TaskGroup() as group:
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,7 +51,13 @@ class Door(DoorCore):
             finally:
                 server.close()
                 self._farewell()
-                self.path.unlink(missing_ok=True)
+                self._remove(inode)
+
+    def _remove(self, inode: int) -> None:
+        """Its own socket only: a successor may have put its own there already."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.path.stat().st_ino == inode:
+                self.path.unlink()
 
     def _farewell(self) -> None:
         for writer in self._writers.values():

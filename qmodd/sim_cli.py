@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 2
 TRUTH_S = 1.0
+# The server polls every 10 ms; a longer pause than this is one of its process.
+STALL_S = 0.1
 MODULES = ("alice", "bob")
 _EXAMPLES = """examples:
   qmodd sim --scenario configs/demo.toml --run-dir /tmp/pair
@@ -110,6 +112,8 @@ async def _serve(scenario: Scenario, run_dir: Path, speed: float, *, as_json: bo
     clock = RealClock(speed)
     world = World(scenario, clock)
     rigs = build_rigs(world, clock)
+    for rig in rigs.values():
+        rig.watchdog.stall_s = STALL_S * speed
     factory = {port.name: factory_record(port.individual, scenario.seed) for port in (world.alice, world.bob)}
 
     def ready(endpoints: dict[str, Any]) -> None:

@@ -16,7 +16,14 @@ from drivers.errors import Refused
 from drivers.roles import LightMode
 from qmodd.app.operator import Operator
 from qmodd.control.loop import Scheduler
-from qmodd.control.power import CarverNullLoop, DecoyBiasTrim, LaserPowerLoop, MeanPhotonLoop, StateBiasTrim
+from qmodd.control.power import (
+    CarverNullLoop,
+    DecoyBiasTrim,
+    LaserPowerLoop,
+    MeanPhotonLoop,
+    SourceMonitor,
+    StateBiasTrim,
+)
 from qmodd.keys.counts import BatchReport
 from qmodd.keys.settings import Phase, PlanFacts
 from qmodd.lifecycle import Activity, Operational
@@ -24,7 +31,7 @@ from qmodd.module import Module
 
 # How far the intensities may be from their calibration while their loops hold them, relative, on top of the
 # calibration's own uncertainty. It is paid for in key: the bound is taken over the whole interval.
-HELD = {"signal": 0.005, "decoy": 0.01}
+HELD = {"signal": 0.005, "decoy": 0.02}
 # Batches this old may still be on their way when a bias is corrected.
 OLD_S = 1.5
 
@@ -38,6 +45,7 @@ class AliceOperator(Operator):
     _old_until_s: float = -math.inf
     _trim: StateBiasTrim | None = None
     decoy: DecoyBiasTrim | None = None
+    monitor: SourceMonitor | None = None
     _batches: asyncio.Queue[BatchReport] = field(default_factory=lambda: asyncio.Queue(64))
     mean_photon: MeanPhotonLoop | None = None
     laser_power: LaserPowerLoop | None = None
@@ -62,6 +70,7 @@ class AliceOperator(Operator):
         self.carver = CarverNullLoop(context, self._keying)
         self.wiring.add_loop(scheduler, "laser power", period, self.laser_power.step)
         self.wiring.add_loop(scheduler, "mean photon number", period, self.mean_photon.step)
+        self.wiring.add_loop(scheduler, "source monitor", period, self._watch_source)
         self.wiring.add_loop(scheduler, "carver null", 10.0 * period, self.carver.step)
         self.wiring.add_loop(scheduler, "state and decoy bias", period, self._trim_biases)
 
@@ -79,6 +88,9 @@ class AliceOperator(Operator):
         await self.wiring.key_while_allowed()
 
     def _make_trims(self, module: Module, context: CalibrationContext) -> None:
+        p_decoy = self.probabilities[1]
+        share = p_decoy * context.record("decoy").value["ratio"]
+        self.monitor = SourceMonitor(context, self._keying, share / (1.0 - p_decoy + share), HELD["decoy"])
         slope = context.record("state_trim").value["null_slope_per_v"]
         self._trim = StateBiasTrim(slope, module.biases.voltage("state"), self._write(module, "state"))
         decoy = context.record("decoy").value
@@ -108,6 +120,10 @@ class AliceOperator(Operator):
             await module.biases.set_voltage(channel, volts)
 
         return write
+
+    async def _watch_source(self, now_s: float) -> None:
+        if self.monitor is not None and self._refreshed:
+            await self.monitor.step(now_s)
 
     def _z_share(self, intensity: int) -> float:
         """Probability that a slot is sent in Z with this intensity; the receiver's choice drops out of the ratio."""

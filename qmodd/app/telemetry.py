@@ -127,6 +127,8 @@ class Telemetry:
                 "decoy_ratio_error": operator.decoy.error,
                 "decoy_bias_trim_v": operator.decoy.volts - operator.decoy.peak_v,
             }
+        if operator.monitor:
+            out |= {"mean_power_change": operator.monitor.change}
         if operator.carver:
             out |= {"carver_error_deg": math.degrees(operator.carver.error_rad)}
         return out

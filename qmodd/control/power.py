@@ -264,3 +264,39 @@ class DecoyBiasTrim:
                 f"{self.limit_v} V"
             )
         await self.write(self.volts)
+
+
+@dataclass
+class SourceMonitor:
+    """Watches the mean power in KEY mode with the module's own photodiodes, PA3 against PA0: no one outside reaches them.
+
+    The decoy's bias follows public gains, which an eavesdropper can change; what she could do to the intensities with
+    that shows here. `weight` is the decoy's share of the mean power, `held` how far the decoy intensity may be off (it is
+    inside the intervals that the key length is minimised over), `margin` what the other modulators may do to the mean.
+    Raises LoopFault when it is more.
+    """
+
+    context: CalibrationContext
+    keying: Callable[[], bool]
+    weight: float
+    held: float
+    margin: float = 0.003
+    change: float = field(default=0.0, init=False)
+    _reference: float | None = field(default=None, init=False)
+    _bad: int = field(default=0, init=False)
+
+    async def step(self, now_s: float) -> None:
+        if not self.keying():
+            return
+        seen = await self.context.photocurrents("pa3", "pa0", samples=32)
+        ratio = seen["pa3"] / seen["pa0"]
+        if self._reference is None:
+            self._reference = ratio
+        self.change = ratio / self._reference - 1.0
+        limit = self.weight * self.held + self.margin
+        self._bad = self._bad + 1 if abs(self.change) > limit else 0
+        if self._bad >= 3:
+            raise LoopFault(
+                f"mean power after the modulators is {100 * self.change:+.2f} % from where it was trimmed; "
+                f"{100 * limit:.2f} % is what the intensities' intervals hold"
+            )

@@ -64,8 +64,12 @@ class TecLoop:
         await self._tec.set_gains(c.kp_a_per_k, c.ti_s)
         await self._tec.set_current_limit(c.current_limit_a)
         self.reading = await self._tec.read()
-        self._set_c = self.reading.object_c
         self._last_s = self._clock.monotonic()
+        if self.reading.state in (TecState.STABLE, TecState.NOT_STABLE):
+            # It runs already, as after a restart of the daemon: turning it on anew would lose its integral.
+            self._set_c = self.reading.target_c
+            return
+        self._set_c = self.reading.object_c
         await self._tec.set_target(self._set_c)
         await self._tec.enable(True)
 

@@ -6,6 +6,7 @@ expander without supply or configuration means dark and cold. The laser's line i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from sim.clock import SimClock
@@ -19,7 +20,8 @@ class Watchdog:
     """Trips when the watchdog line has not changed for `hold_s` of world time while an enable is high.
 
     Re-arms when both enables are low and the line toggles again. `poll` must be called now and then (each transaction
-    does; a transport should, every 0.1 s), for a trip needs no traffic.
+    does; a transport should, every 0.1 s), for a trip needs no traffic. In real time a pause between polls longer than
+    `stall_s` is one of the emulator's process, not of the daemon's, and does not count.
     """
 
     def __init__(
@@ -29,11 +31,14 @@ class Watchdog:
         set_heater_rail: Callable[[bool], None],
         set_laser_enable: Callable[[bool], None],
         hold_s: float = HOLD_S,
+        stall_s: float = math.inf,
     ) -> None:
         self._clock = clock
         self._set_heater_rail = set_heater_rail
         self._set_laser_enable = set_laser_enable
         self._hold_s = hold_s
+        self.stall_s = stall_s
+        self._polled = clock.now()
         self.tripped = False
         self.trips = 0
         self._interlock_closed = True
@@ -74,6 +79,11 @@ class Watchdog:
 
     def poll(self) -> None:
         """Trip if the time is up."""
+        now = self._clock.now()
+        if now - self._polled > self.stall_s:
+            # The emulator itself stood still: nobody could have toggled the line meanwhile.
+            self._since += now - self._polled
+        self._polled = now
         if not self.tripped and self._enabled() and self._clock.now() - self._since > self._hold_s:
             self.tripped = True
             self.trips += 1

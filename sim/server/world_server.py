@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -22,7 +23,9 @@ from sim.server.pty import PtyEndpoint, SerialTwin
 from sim.server.scpi import ScpiTwin
 from sim.server.tcpjson import StreamTwin, TcpCommandServer, TcpStreamServer
 
+STALL_S = 0.25
 TICK_S = 0.01
+log = logging.getLogger("sim.server")
 """Real seconds between looks at the world when nothing waits."""
 SLICE_S = 0.01
 """World seconds of clicks drawn before requests get a turn."""
@@ -95,7 +98,12 @@ class WorldServer:
 
     async def run(self) -> None:
         """Keep the world at its clock and pass on what instruments say by themselves, until cancelled."""
+        before = self._clock.now()
         while True:
+            paused = (self._clock.now() - before) / self._speed
+            if paused > STALL_S:
+                log.warning("the emulator stood still for %.2f s: too little processor time", paused)
+            before = self._clock.now()
             drawn = self._world.pump(SLICE_S * self._speed)
             for rig in self._rigs.values():
                 rig.tick()

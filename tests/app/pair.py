@@ -155,9 +155,16 @@ def outputs(run: Run, name: str) -> Outputs:
 # what may befall it
 
 
-def strike(run: Run, kind: str, target: str, duration_s: float) -> None:
-    """A scripted fault from now on."""
-    run.world.faults.add(Fault(run.loop.time(), kind, target, duration_s))
+def strike(run: Run, kind: str, target: str, duration_s: float, probability: float = 1.0) -> None:
+    """A scripted fault from now on, of the buses and parts; `probability` of each transaction."""
+    run.world.faults.add(Fault(run.loop.time(), kind, target, duration_s, None, probability))
+
+
+def befall_world(run: Run, kind: str, target: str, duration_s: float) -> None:
+    """A fault of the world itself, which acts on its next step (0.2 s at the latest)."""
+    strike(run, kind, target, duration_s)
+    run.world.before_change()
+    run.world._apply_faults(run.loop.time())
 
 
 # requests, as from the network

@@ -1,6 +1,6 @@
 """Parts that vanish and buses that fall silent while keys are made: dark at once, with a reason, and back by itself.
 
-One run for each module; the faults come one after the other. What notices them has the periods of production.
+The faults come one after the other, at both modules at once. What notices them has the periods of production.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ class Found:
     peer_saw: str = ""
 
 
-async def befall(run: Run, case: Case) -> Found:
+async def befall(run: Run, case: Case, held_s: float) -> Found:
+    """From a fault to its end."""
     found, begin = Found(), run.loop.time()
-    site, rig = run.sites[case.site], run.rigs[case.site]
-    held_s = UNPLUGGED_S if case.what == "unplug" else BUS_FAULT_S
+    site, rig = run.sites[case.site].core, run.rigs[case.site]
     if case.what == "unplug":
         rig.unplug(case.target)
     else:
@@ -107,43 +107,45 @@ async def befall(run: Run, case: Case) -> Found:
         await asyncio.sleep(0.02)
     await asyncio.sleep(max(0.0, begin + held_s - 0.05 - run.loop.time()))
     found.while_safe = outputs(run, case.site)
-    found.reasons = tuple(
-        str(e["why"]) for e in events(run, case.site, "state.activity", begin) if e["value"] == "safe"
-    )
-    found.inhibited = tuple(site.core.life.inhibited)
+    safe = [e for e in events(run, case.site, "state.activity", begin) if e["value"] == "safe"]
+    found.reasons = tuple(str(e["why"]) for e in safe)
+    found.inhibited = tuple(site.life.inhibited)
     found.peer_saw = run.sites["bob" if case.site == "alice" else "alice"].core.engine.status.peer_why
     if case.what == "unplug":
         rig.replug(case.target)
+    return found
+
+
+async def befall_both(run: Run, pair: tuple[Case, Case]) -> dict[Case, Found]:
+    """The same kind of thing befalls both modules at once; then the pair has to find back to keys."""
+    held_s = UNPLUGGED_S if pair[0].what == "unplug" else BUS_FAULT_S
+    found = dict(zip(pair, await asyncio.gather(*(befall(run, case, held_s) for case in pair)), strict=True))
     await asyncio.sleep(0.2)
     back = run.loop.time()
     try:
         await until(run, lambda: keying(run), BACK_WITHIN_S, "keys again")
-        found.keyed_after_s = run.loop.time() - back
+        took = run.loop.time() - back
+        for each in found.values():
+            each.keyed_after_s = took
     except AssertionError as e:
-        found.reasons += (str(e),)
+        for each in found.values():
+            each.reasons += (str(e),)
     return found
 
 
-def befall_all(directory: object, site: str) -> dict[Case, Found]:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, Found]:
     found: dict[Case, Found] = {}
 
     async def script(run: Run) -> None:
         for each in run.sites.values():
             each.core.wiring.heartbeat_s = HEARTBEAT_S
         await until_keying(run)
-        for case in cases(site):
-            found[case] = await befall(run, case)
+        for pair in zip(cases("alice"), cases("bob"), strict=True):
+            found.update(await befall_both(run, pair))
 
-    simulate(directory, script, settings=PRODUCTION).close()  # type: ignore[arg-type]
+    simulate(tmp_path_factory.mktemp("faults"), script, settings=PRODUCTION).close()
     return found
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, Found]:
-    return {
-        **befall_all(tmp_path_factory.mktemp("alice"), "alice"),
-        **befall_all(tmp_path_factory.mktemp("bob"), "bob"),
-    }
 
 
 ALL = cases("alice") + cases("bob")

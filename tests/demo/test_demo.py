@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,6 +137,128 @@ def test_what_was_said_is_not_said_twice_in_a_row(
 
 def test_age_of_this_process_is_positive() -> None:
     assert 0.0 < process_age_s() < 36_000.0
+
+
+# the whole command, with small stand-ins for its processes
+
+STAND_IN = """
+import json, os, signal, sys
+name, run_dir = sys.argv[1:3]
+if name == "sim":
+    serial, visa = {"tec": "/x", "laser": "/y"}, {"source": "v", "tagger": "w"}
+    side = {"serial": serial, "visa": visa, "tcp": {"snspd": "127.0.0.1:1", "snspd_counts": "127.0.0.1:2"}}
+    os.makedirs(run_dir + "/sim", exist_ok=True)
+    with open(run_dir + "/sim/new", "w") as f:
+        json.dump({"alice": side, "bob": side, "factory": {"alice": "a.json", "bob": "b.json"}}, f)
+    os.rename(run_dir + "/sim/new", run_dir + "/sim/endpoints.json")
+if name == os.environ.get("QMODD_TEST_WRONG"):
+    print("x.toml: no good")
+    sys.exit(2)
+signal.pause()
+"""
+
+
+class Link:
+    """An MQTT link that brings one message and is then silent."""
+
+    def __init__(self) -> None:
+        self.messages = [SimpleNamespace(topic="qmodd/v1/QM-B-0001/state", payload=json.dumps(STATE).encode())]
+        self.subscribed: list[str] = []
+
+    async def subscribe(self, pattern: str) -> None:
+        self.subscribed.append(pattern)
+
+    async def next_message(self) -> Any:
+        if not self.messages:
+            await asyncio.Event().wait()
+        return self.messages.pop(0)
+
+    @asynccontextmanager
+    async def open(self, *_: object) -> AsyncIterator[Link]:
+        yield self
+
+
+FIELD = {"value": "keying", "why": "distilling keys"}
+STATE = {"activity": FIELD, "operational": FIELD, "administrative": FIELD}
+
+
+@pytest.fixture
+def link(monkeypatch: pytest.MonkeyPatch) -> Link:
+    link = Link()
+
+    def stand_in(self: Demo, name: str, *argv: str) -> Service:
+        code = [sys.executable, "-I", "-S", "-c", STAND_IN, name, str(self.run_dir)]
+        return Service(name, code, self.run_dir / "logs" / f"{name}.log", restart_s=0.001)
+
+    monkeypatch.setattr(Demo, "_service", stand_in)
+    monkeypatch.setattr(command, "open_link", link.open)
+    monkeypatch.setattr(command, "LINE_S", 0.01)
+    return link
+
+
+def run(*argv: str) -> int:
+    return command.command(arguments("--broker", "mqtt://127.0.0.1:1", *argv))
+
+
+def test_ends_by_itself_with_one_json_line(
+    tmp_path: Path, link: Link, stores: Stores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.held = {"kms-a": {"1": "x"}, "kms-b": {"1": "x"}}
+    assert run("--until-keys", "1", "--json", "--run-dir", str(tmp_path)) == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert said.out.count("\n") == 1
+    assert report["ended"] == "1 keys at both sites"
+    assert "qmodctl do --broker mqtt://127.0.0.1:1 --identity" in said.err
+    configuration = (tmp_path / "bob" / "bob.toml").read_text()
+    assert "mqtt://127.0.0.1:1" in configuration
+    assert {p.stem for p in (tmp_path / "logs").iterdir()} >= {"sim", "kms-a", "kms-b", "alice-core", "bob-uplink"}
+
+
+def test_ends_after_the_time_given_and_shows_what_came_over_mqtt(
+    tmp_path: Path, link: Link, stores: Stores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--seconds", "0.001", "--run-dir", str(tmp_path), "--seed", "3") == 1  # no keys
+    assert "bob: keying - distilling keys" in capsys.readouterr().err
+    assert link.subscribed == ["qmodd/v1/#"]
+
+
+def test_gives_up_when_keys_do_not_come(
+    tmp_path: Path, link: Link, stores: Stores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--until-keys", "3", "--timeout", "0.001", "--json", "--run-dir", str(tmp_path)) == 1
+    assert json.loads(capsys.readouterr().out)["ended"] == "no 3 keys within 0.001 s"
+
+
+@pytest.mark.parametrize("name", ["sim", "alice-core"])
+def test_process_with_a_wrong_configuration_ends_it_with_its_words(
+    link: Link, stores: Stores, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QMODD_TEST_WRONG", name)
+    assert run("--until-keys", "1", "--json") == 1
+    ended = json.loads(capsys.readouterr().out)["ended"]
+    assert f"{name} does not stay up" in ended
+    assert "x.toml: no good" in ended
+
+
+def test_ctrl_c_ends_it_in_order(
+    tmp_path: Path,
+    link: Link,
+    stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Demo, "_look_at_truth", lambda self: os.kill(os.getpid(), signal.SIGINT))
+    assert run("--json", "--run-dir", str(tmp_path)) == 1
+    assert json.loads(capsys.readouterr().out)["ended"] == "ended by the user"
+
+
+def test_own_run_directory_is_gone_afterwards(
+    link: Link, stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run("--seconds", "0.001") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.processes

@@ -30,7 +30,8 @@ lint: install
 	$(BIN)/lint-imports
 
 soak: install
-	$(BIN)/qmodd soak --days 0.5 --seed 1 --json
+	$(BIN)/qmodd soak --days 0.2 --seed 1 --json
+	$(BIN)/python -m benchmarks.kills
 
 bench: install
 	$(BIN)/python -m benchmarks

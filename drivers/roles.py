@@ -240,7 +240,7 @@ class SymbolSource(Protocol):
 class TagBlock:
     """One read of the time tagger. `t` int64 ps of the tagger's clock since RUN, sorted; `channel` uint8 (0 DZ, 1 DX0,
     2 DX1). Every click with from_ps <= t < to_ps is in here unless `gap` is set (overflow, lost block, bad checksum),
-    in which case the intervals in `lost_ps` hold no usable data. `gate_ppm` is the strobe's open share (1e6: always)."""
+    in which case the intervals in `lost_ps` hold no usable data. `gate_ppm`: the strobe's open share (1e6: always)."""
 
     t: npt.NDArray[np.int64]
     channel: npt.NDArray[np.uint8]

@@ -268,11 +268,11 @@ class DecoyBiasTrim:
 
 @dataclass
 class SourceMonitor:
-    """Watches the mean power in KEY mode with the module's own photodiodes, PA3 against PA0: no one outside reaches them.
+    """Watches the mean power in KEY mode with the module's own photodiodes, which nobody outside reaches: PA3 over PA0.
 
     The decoy's bias follows public gains, which an eavesdropper can change; what she could do to the intensities with
-    that shows here. `weight` is the decoy's share of the mean power, `held` how far the decoy intensity may be off (it is
-    inside the intervals that the key length is minimised over), `margin` what the other modulators may do to the mean.
+    that shows here. `weight` is the decoy's share of the mean power, `held` how far the decoy intensity may be off (the
+    key length is minimised over that, too), `margin` what the other modulators may do to the mean.
     Raises LoopFault when it is more.
     """
 

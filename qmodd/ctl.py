@@ -172,7 +172,7 @@ class Ctl:
         except ValidationError:
             raise CtlError(3, f"{module} says nothing intelligible on `alive`") from None
         if alive.state != "online":
-            raise CtlError(3, f"{module} is offline since it was started at {alive.since.isoformat()}")
+            raise CtlError(3, f"{module} is offline; it was last started at {alive.since.isoformat()}")
         return alive.epoch
 
     async def sign(self, client: ClientFiles, module: str, command: str, arguments: dict[str, Any]) -> Request:

@@ -129,10 +129,13 @@ async def _serve(scenario: Scenario, run_dir: Path, speed: float, *, as_json: bo
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):  # how serving ends
-        async with asyncio.TaskGroup() as group:
-            if truth is not None:
-                group.create_task(_write_truth(world, truth), name="truth")
-            await serve(world, rigs, run_dir, clock, speed=speed, factory=factory, ready=ready)
+        try:
+            async with asyncio.TaskGroup() as group:
+                if truth is not None:
+                    group.create_task(_write_truth(world, truth), name="truth")
+                await serve(world, rigs, run_dir, clock, speed=speed, factory=factory, ready=ready)
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
 
 
 async def _write_truth(world: World, path: Path) -> None:

@@ -76,6 +76,7 @@ class Side:
         while True:
             level = not level
             await self.roles["platform"].write("watchdog", level)
+            await self.roles["tec"].read()  # it has a watchdog of its own
             await asyncio.sleep(0.1)
 
 

@@ -52,6 +52,7 @@ class Wiring:
     keys_wanted: bool = True
     why_not_wanted: str = ""
     lock: LockReport | None = None
+    _told: dict[str, int] = field(default_factory=dict)
     sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -173,7 +174,9 @@ class Wiring:
     # what the NOC is told
 
     def _record_changed(self, name: str, record: Record | None) -> None:
-        if record is not None:
+        # An invalidated record is told, too; it is the same one.
+        if record is not None and self._told.get(name) != record.version:
+            self._told[name] = record.version
             self.events.record("calibration.stored", {"name": name, "version": record.version})
             self.publish_record(record)
 

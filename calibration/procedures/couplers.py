@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from math import pi
 from typing import ClassVar
 
@@ -27,12 +28,13 @@ class _Coupler(Procedure):
 
     channel: ClassVar[str]
 
+    @abstractmethod
     def law(self, b: dict[str, float]) -> tuple[float, float]:
-        raise NotImplementedError
+        """Logarithmic ratio that is zero when the coupler is balanced, and its uncertainty, from early bins."""
 
+    @abstractmethod
     def shares(self, seen: dict[str, Array]) -> tuple[Array, Array]:
         """(bar, cross) counts of a sweep."""
-        raise NotImplementedError
 
     async def calibrate(self, context: CalibrationContext) -> Record:
         await choose_scale(context)

@@ -59,6 +59,8 @@ class Engine(ABC):
         self._pool_fault: str | None = None
         self._welcome: Welcome | None = None
         self._heard = 0.0
+        # Why the last session ended.
+        self._cut = ""
         self._reset()
 
     def _reset(self) -> None:
@@ -80,10 +82,11 @@ class Engine(ABC):
         """Until cancelled: connect, shake hands, serve; again after every cut."""
         while True:
             if not self._channel.connected:
-                self._phase(Phase.OFFLINE, "the service channel is not connected")
+                why = "the service channel is not connected"
+                self._phase(Phase.OFFLINE, f"{why}: {self._cut}" if self._cut else why)
             await self._channel.wait_connected()
-            why = await self._one_session()
-            self._lost(why)
+            self._cut = await self._one_session()
+            self._lost(self._cut)
             honour_cancellation()
             if self._channel.connected and not self.session.restarted:
                 await asyncio.sleep(min(self.settings.retry_s, 0.2))

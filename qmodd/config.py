@@ -44,6 +44,7 @@ class ModuleSection(_Section):
 class PairSection(_Section):
     link_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,31}$")]
     peer_serial: str
+    symbol_period_ps: Annotated[float, Field(ge=2400.0, le=100_000_000.0)] = 8000.0
     pre_shared_key: Path
     key_encryption_key: Path
 

@@ -14,6 +14,7 @@ from calibration.procedures import alice_graph
 from calibration.record import Record
 from drivers.errors import Refused
 from drivers.roles import LightMode
+from qmodd.app.failures import NotReady
 from qmodd.app.operator import Operator
 from qmodd.control.loop import Scheduler
 from qmodd.control.power import (
@@ -55,6 +56,12 @@ class AliceOperator(Operator):
 
     def graph(self) -> Graph:
         return alice_graph()
+
+    def check_parts(self, module: Module) -> None:
+        """The symbol source runs at its own period; the receiver and the photon scale rely on the configured one."""
+        wanted, found = self.wiring.config.pair.symbol_period_ps, module.source.period_ps
+        if found != wanted:
+            raise NotReady(f"the symbol source has slots of {found:g} ps; pair.symbol_period_ps is {wanted:g}")
 
     def context(self, module: Module) -> CalibrationContext:
         context = self.wiring.calibration_context(module, self.progress)

@@ -47,7 +47,6 @@ from qmodd.requests import Requests
 DELIVERY_PERIOD_S = 0.5
 BETWEEN_BATCHES_S = 0.02
 PURGE_AFTER_S = 7 * 86_400.0
-SYMBOL_PERIOD_S = 8e-9
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,8 @@ class Core:
 
     def _bob_batch(self, batch: BatchReport) -> None:
         assert isinstance(self.operator, BobOperator)
-        self.operator.on_batch(batch, (batch.end_slot - batch.first_slot) * SYMBOL_PERIOD_S)
+        period_s = self.config.pair.symbol_period_ps * 1e-12
+        self.operator.on_batch(batch, (batch.end_slot - batch.first_slot) * period_s)
 
     def _on_block(self, record: BlockRecord) -> None:
         self.telemetry.block(record)

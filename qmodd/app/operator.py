@@ -63,6 +63,10 @@ class Operator(ABC):
 
     # what differs between the sides
 
+    def check_parts(self, module: Module) -> None:
+        """What the identities of the parts do not say. Raises NotReady."""
+        return None
+
     @abstractmethod
     def graph(self) -> Graph: ...
 
@@ -146,6 +150,7 @@ class Operator(ABC):
         self._module = module = self.wiring.module
         context = self.context(module)
         identities = await module.open()
+        self.check_parts(module)
         self.wiring.events.record("devices.open", {r: f"{i.model} {i.serial}".strip() for r, i in identities.items()})
         scheduler = Scheduler(self.wiring.clock, asyncio.sleep, self._loop_failed)
         self.wiring.scheduler = scheduler

@@ -72,6 +72,7 @@ class Wiring:
             laser_frequency_hz=c.source.laser_frequency_hz,
             laser_power_dbm=c.source.laser_power_dbm,
             basis_split=c.receiver.basis_split,
+            symbol_period_ps=c.pair.symbol_period_ps,
             half_gate_ps=c.receiver.half_gate_ps,
             gate=(c.receiver.gate_open_ps, c.receiver.gate_period_ps),
         )

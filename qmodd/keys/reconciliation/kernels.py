@@ -7,24 +7,15 @@ of a column of high degree without saturation; only the messages are capped.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from qmodd.keys.jit import COMPILED, kernel
+from qmodd.keys.jit import kernel
 
 Int16s = npt.NDArray[np.int16]
 Int64s = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
-int16: Any
-
-if COMPILED:
-    from numba import int16 as _int16
-
-    int16 = _int16
-else:  # pragma: no cover - depends on the installation
-    int16 = np.int16
+int16 = np.int16
 
 # Larger than any message, well inside 16 bits.
 _FAR = 30000
@@ -105,8 +96,7 @@ def _any_negative(values: Int16s) -> bool:
     seen = int16(0)
     for i in range(len(values)):
         seen |= values[i]
-    negative: bool = seen < 0
-    return negative
+    return bool(seen < 0)
 
 
 @kernel

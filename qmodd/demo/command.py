@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,7 @@ class Demo:
         keep(self._sim())
         url = self._broker(keep)
         if not (self.run_dir / "site").exists():  # a run directory may be used again
-            provision_site(self.run_dir, datetime.now(UTC), SystemRandomness())
+            provision_site(self.run_dir, self._clock.utc(), SystemRandomness())
         await self._wait_broker(url)
         self._tasks.append(group.create_task(self._watch(url), name="watch"))
         self._receivers(keep, url)

@@ -24,12 +24,16 @@ from drivers.roles import Device
 GROUP = "qmodd.drivers"
 BUILT_IN = {
     "ads131m08": "drivers.chips.ads131m08:Ads131m08",
+    "counter": "drivers.instruments.counter:Counter",
+    "cryostat": "drivers.instruments.cryostat:Cryostat",
+    "eeprom24c64": "drivers.chips.eeprom24c64:Eeprom24c64",
     "ina228": "drivers.chips.ina228:Ina228",
     "itla": "drivers.instruments.itla:Itla",
     "ltc2668": "drivers.chips.ltc2668:Ltc2668",
     "ltc2672": "drivers.chips.ltc2672:Ltc2672",
     "mecom_tec": "drivers.instruments.mecom_tec:MecomTec",
     "pca9535": "drivers.chips.pca9535:Pca9535",
+    "pmbus": "drivers.chips.pmbus:PmbusSupply",
     "snspd": "drivers.instruments.snspd:Snspd",
     "symbol_source": "drivers.instruments.symbol_source:SymbolSource",
     "time_tagger": "drivers.instruments.time_tagger:TimeTagger",

@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from drivers.quantity import Quantity
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -48,6 +50,15 @@ class Device(Protocol):
     async def open(self) -> Identity: ...
     async def make_safe(self) -> None: ...
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Outputs(Protocol):
+    """A device that tells limits and last value of its outputs: only such outputs can be leased and swept."""
+
+    def output(self, channel: str, /) -> Quantity:
+        """By channel name, or by what it sets: `power`, `target`."""
+        ...
 
 
 class HeaterBank(Protocol):
@@ -149,6 +160,12 @@ class TemperatureController(Protocol):
     async def set_gains(self, kp_a_per_k: float, ti_s: float, td_s: float = 0.0) -> None: ...
     async def set_current_limit(self, amperes: float) -> None: ...
     async def enable(self, on: bool) -> None: ...
+    async def drive_current(self, amperes: float | None) -> None:
+        """A fixed output current instead of regulation, for identifying the plant; None regulates again.
+
+        Positive current cools. Raises OutOfRange beyond the current limit (nothing written).
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -164,6 +181,10 @@ class Laser(Protocol):
     async def read(self) -> LaserReading: ...
     async def set_frequency(self, hz: float) -> None: ...
     async def set_power(self, dbm: float) -> None: ...
+    async def set_fine_hz(self, hz: float) -> None:
+        """Fine tuning about the channel while emitting (ITLA FTF, 1 MHz steps). Raises OutOfRange."""
+        ...
+
     async def enable(self, on: bool) -> None:
         """Returns when the laser has settled (its pending bit is clear) or raises."""
         ...
@@ -190,6 +211,16 @@ class LightMode(IntEnum):
     FIX = 3
     SYNC = 4
     KEY = 5
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Bright slots that never become key: every slot whose index is a multiple of `every`, `gain` times as bright as a
+    signal. Early and late differ by +90 degrees in even multiples and by -90 degrees in odd ones, so that the two
+    outputs of a receiver in phase see them alike and their difference goes with the sine of the error."""
+
+    every: int
+    gain: float
 
 
 class SymbolSource(Protocol):
@@ -229,6 +260,10 @@ class SymbolSource(Protocol):
 
     async def free(self, before_slot: int) -> None:
         """Erase every symbol before this slot."""
+        ...
+
+    async def pilot(self) -> Pilot | None:
+        """The pilot that this source sends in KEY mode; None when it has none."""
         ...
 
     async def questionable(self) -> int:

@@ -10,6 +10,7 @@ Targets are `<module>.<bus>` or `<module>.<part>`, e.g. `alice.i2c1`, `alice.tmp
 | late    | ETIMEDOUT from 1 s on  | no effect                 | reply comes `value` s later (default 0.5)  |
 | garbage | random bytes are read  | random bytes are read     | reply is replaced by random bytes          |
 | hang    | ETIMEDOUT              | reads zeros               | request is lost                            |
+| stale   | the answer is the last one to the same request; on `tec` its readings stand still           |
 | unplug  | ENXIO                  | reads all ones            | silence; in process the library's own error |
 
 `unplug` and `reset` act on parts: a part that comes back has lost its registers, as after any loss of supply.
@@ -17,6 +18,7 @@ Targets are `<module>.<bus>` or `<module>.<part>`, e.g. `alice.i2c1`, `alice.tmp
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Protocol
 from zlib import crc32
@@ -25,7 +27,8 @@ import numpy as np
 
 from sim.clock import SimClock
 
-KINDS = ("nack", "crc", "stuck", "late", "garbage", "hang")
+KINDS = ("nack", "crc", "stuck", "late", "garbage", "hang", "stale")
+REMEMBERED = 256  # answers to different requests; a DAC is never asked the same twice
 DEFAULT_LATE_S = 0.5
 
 
@@ -63,6 +66,7 @@ class BusFaults:
         self._clock = clock
         self._module = module
         self._schedule = schedule
+        self._answers: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
         self._random = np.random.Generator(np.random.Philox(key=[seed, crc32(f"bus faults {module}".encode())]))
 
     @property
@@ -92,6 +96,19 @@ class BusFaults:
             return False
         now = self._clock.now()
         return any(self._schedule.active(kind, f"{self._module}.{t}", now) is not None for t in targets)
+
+    def answer(self, effect: Effect, part: str, request: bytes, data: bytes) -> bytes:
+        """`data`, or while the part is stale what it last answered to the same request."""
+        if self.quiet:
+            return data
+        key = (part, request)
+        if "stale" in effect:
+            return self._answers.setdefault(key, data)
+        self._answers[key] = data
+        self._answers.move_to_end(key)
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+        return data
 
     def garble(self, effect: Effect, data: bytes) -> bytes:
         """`data` as it arrives: unchanged, one bit flipped (crc), or random (garbage)."""

@@ -20,10 +20,14 @@ WORLD_KINDS: dict[str, str] = {
     "bright": "alice.input or bob.input (value: watts of foreign light)",
     "open": "alice.heater.N or bob.heater.N",
     "short": "alice.heater.N or bob.heater.N",
-    "dead": "alice.laser",
+    "railed": "alice.heater.N or bob.heater.N (value: amperes that its source gives whatever is written)",
+    "dead": "alice.laser, or alice.photodiode.N or bob.photodiode.N (N: its ADC channel)",
+    "plateau": "bob.detector.N (value: factor by which its efficiency curve is wider)",
     "reversed": "alice.tec or bob.tec",
     "fan": "alice.tec or bob.tec (value: factor on the sink's thermal resistance)",
     "latched": "bob.detector.N",
+    "jump": "fibre (value: rad by which the phase between the modules steps; several add up)",
+    "swapped": "bob.detector (the cables of DX0 and DX1 are exchanged)",
     "stuck": "bob.shutter (value: volts at which it hangs)",
     "walk": "bob.clock (value: frequency walk, 1/sqrt(s))",
     "warm": "bob.cryostat (value: kelvin above its working point)",
@@ -73,6 +77,10 @@ class FaultSchedule:
     def active(self, kind: str, target: str, t: float) -> Fault | None:
         """The fault of this kind on this target at world time t, s."""
         return next((f for f in self._faults.get((kind, target), ()) if f.covers(t)), None)
+
+    def total(self, kind: str, target: str, t: float) -> float:
+        """Sum of the values of all faults of this kind on this target at world time t, s."""
+        return math.fsum(f.number(0.0) for f in self._faults.get((kind, target), ()) if f.covers(t))
 
     def strikes(self, kind: str, target: str, t: float) -> Fault | None:
         """As `active`, for one occasion: true with the fault's probability, repeatably for one seed."""

@@ -47,6 +47,15 @@ class Heaters:
 
 
 @dataclass(frozen=True)
+class Ballast:
+    """A heater beside the circuit: it warms the die and turns no phase. As `Heaters`: ohm, 1/W, s."""
+
+    r0: float
+    rho: float
+    tau: float
+
+
+@dataclass(frozen=True)
 class Modulator:
     """Push-pull MZM. v_pi, v_rf: volts for pi at bias and RF port; offset: bias of its set point, V; xi: field leak."""
 
@@ -161,6 +170,12 @@ def draw_bob(seed: int) -> BobIndividual:
         switch_a=g.uniform(18e-6, 24e-6, 3),
         clock_offset=g.uniform(-2e-6, 2e-6),
     )
+
+
+def draw_ballast(seed: int, side: str) -> Ballast:
+    """From a stream of its own: a module is the same individual with and without it."""
+    g = stream(seed, f"{side} ballast")
+    return Ballast(float(90.0 * g.uniform(0.94, 1.06)), 0.9, float(g.uniform(15e-6, 60e-6)))
 
 
 def _serial(g: np.random.Generator) -> str:

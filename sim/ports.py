@@ -19,6 +19,7 @@ class TecPort(Protocol):
     ti_s: float
     current_limit_a: float
     polarity: int  # +1 as wired by the factory, -1 reversed
+    static_a: float | None  # a fixed output current instead of regulation; None: regulate
 
     @property
     def object_c(self) -> float:
@@ -70,6 +71,7 @@ class SourcePort(Protocol):
 
     period_s: float
     bin_s: float
+    pilot: tuple[int, float]  # in KEY mode a bright pilot every so many slots (0: none), and its gain, dB
 
     def set_rf(self, which: str, volts: float) -> None:
         """which: carver, state, decoy."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.busfaults import BusFaults, Schedule
 from sim.chips.ads131m08 import Ads131m08
-from sim.chips.analog import AnalogBoard, AnalogParameters
+from sim.chips.analog import RELATIVE_NOISE, AnalogBoard, AnalogParameters
 from sim.chips.ina228 import Ina228
 from sim.chips.ltc2668 import Ltc2668
 from sim.chips.ltc2672 import Ltc2672
@@ -50,14 +50,17 @@ class Rig:
         factory_analog: AnalogParameters,
         faults: Schedule | None = None,
         seed: int = 0,
+        reading_noise: float = RELATIVE_NOISE,
     ) -> None:
-        """`factory_analog`: the module's true amplifier constants. `seed`: for noise and for what faults destroy."""
+        """`factory_analog`: the module's true amplifier constants. `seed`: for noise and for what faults destroy.
+        `reading_noise`: relative, rms, of one analogue sample."""
         self.port = port
         self.name = port.name
         self.clock = clock
         self._schedule = faults
         self._faults = BusFaults(clock, port.name, faults, seed)
         self._seed = seed
+        self._reading_noise = reading_noise
         self._slots: dict[str, Slot] = {}
         self._scripted_absent: set[str] = set()
         self._resets_done: set[str] = set()
@@ -110,7 +113,7 @@ class Rig:
         port, random = self.port, self._random("adc noise")
         heaters = Ltc2672(port, die_c=lambda: port.tec.sink_c)
         biases = Ltc2668(port.set_bias, BIAS_CHANNELS[self.name])
-        board = AnalogBoard(analog, port.photocurrents, heaters.mux_v, random)
+        board = AnalogBoard(analog, port.photocurrents, heaters.mux_v, random, self._reading_noise)
         converter = Ads131m08(self.clock, board.volts, random)
         return {
             (0, 0): SpiSlot("spi0.0", self._slot("ltc2672", heaters), heaters, self._faults, self.tick),
@@ -197,6 +200,7 @@ class Rig:
                 self._resets_done ^= {name}
                 if struck:
                     self.reset(name)
+        self._tec.stale = self._faults.active("stale", "tec")
         opened = self._faults.active("open", "interlock")
         if opened != self._interlock_opened:
             self._interlock_opened = opened
@@ -205,8 +209,10 @@ class Rig:
 
 def build_rigs(world: Any, clock: SimClock) -> Mapping[str, Rig]:
     """The rigs of a `sim.world.World`, by module: "alice" and "bob"; they share its fault schedule and seed."""
-    faults, seed = world.faults, world.scenario.seed
-    return {
-        port.name: Rig(port, clock=clock, factory_analog=port.individual.monitors, faults=faults, seed=seed)
-        for port in (world.alice, world.bob)
+    common: dict[str, Any] = {
+        "clock": clock,
+        "faults": world.faults,
+        "seed": world.scenario.seed,
+        "reading_noise": world.scenario.modules.reading_noise,
     }
+    return {p.name: Rig(p, factory_analog=p.individual.monitors, **common) for p in (world.alice, world.bob)}

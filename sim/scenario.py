@@ -29,6 +29,9 @@ class Link(_Section):
     length_km: float | None = Field(default=None, ge=0.0, le=500.0, description="km; absent: loss at 0.2 dB/km")
     exposed: float = Field(default=0.1, ge=0.0, le=1.0, description="share of the ambient swing that reaches the fibre")
     phase_drift_deg_per_h: float = Field(default=0.0, description="extra steady drift of phi_A - phi_B, degrees/h")
+    phase_walk_rad_per_root_min: float = Field(default=0.0, ge=0.0, le=10.0, description="extra walk of it")
+    pilot_every: int = Field(default=0, ge=0, le=65_536, description="a bright pilot every so many slots; 0: none")
+    pilot_gain_db: float = Field(default=10.0, ge=0.0, le=30.0, description="a pilot slot against a signal slot")
 
     @property
     def km(self) -> float:
@@ -64,6 +67,16 @@ class Start(_Section):
 
     alice_c: float | None = Field(default=None, ge=-20.0, le=80.0)
     bob_c: float | None = Field(default=None, ge=-20.0, le=80.0)
+
+
+class Modules(_Section):
+    """How both modules are built where there is a choice."""
+
+    ballast: bool = Field(default=False, description="a phase-free heater on the current source's fifth channel")
+    die_noise_k: float = Field(default=0.0, ge=0.0, le=0.1, description="extra wander of each die, K rms")
+    die_noise_s: float = Field(default=30.0, gt=0.0, description="its correlation time, s")
+    reading_noise: float = Field(default=5e-4, ge=0.0, le=0.05, description="relative, of one analogue sample")
+    patterning: float = Field(default=0.0, ge=0.0, le=0.05, description="largest effect of the slot before on a mean")
 
 
 class Drifts(_Section):
@@ -106,6 +119,7 @@ class Scenario(_Section):
     ambient: Ambient = Ambient()
     start: Start = Start()
     drifts: Drifts = Drifts()
+    modules: Modules = Modules()
     fault: tuple[FaultLine, ...] = ()
 
     @classmethod

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.clock import SimClock
-from sim.individuals import draw_alice, draw_bob, stream
+from sim.individuals import draw_alice, draw_ballast, draw_bob, stream
 from sim.physics.alice import Alice
 from sim.physics.bob import Bob
 from sim.physics.detectors import Bank, jitter_table, observed_rate
@@ -55,7 +55,8 @@ class World:
         self._last_walk = np.zeros(3)
         self.fibre = Fibre(scenario.link)
         self.ambient_c = scenario.ambient.mean_c
-        source = Source(self, self.now, scenario.symbol_period_ps, seed)
+        pilot = (scenario.link.pilot_every, scenario.link.pilot_gain_db)
+        source = Source(self, self.now, scenario.symbol_period_ps, seed, pilot)
         self.alice = self._make_alice(source)
         self.bob = self._make_bob(source)
         self._register_drifts()
@@ -128,7 +129,7 @@ class World:
         swing = s.ambient.swing_c * math.sin(2.0 * math.pi * t / DAY_S) + d["ambient"]
         self.ambient_c = s.ambient.mean_c + s.drifts.ambient * swing
         self.alice.ambient_c = self.ambient_c
-        self.alice.extra_phase = math.radians(s.link.phase_drift_deg_per_h) * t / 3600.0
+        self._turn_fibre(t)
         self.alice.step_plant(DRIFT_S)
         for module in (self.alice, self.bob):
             module.step_drifts(t, s.drifts.heater)
@@ -138,6 +139,13 @@ class World:
         self.bob.alignment = self.fibre.alignment
         self.bob.clicks.clock.set_offset(round(t * 1e12), self._clock_offset + d["bob clock"])
         self._light = None
+
+    def _turn_fibre(self, t: float) -> None:
+        """Phase between the modules that neither of them made: drift, walk and jumps of the fibre, rad."""
+        s = self.scenario.link
+        walk = self._drifts["fibre phase"] if s.phase_walk_rad_per_root_min else 0.0
+        jumps = self.faults.total("jump", "fibre", t)
+        self.alice.extra_phase = math.radians(s.phase_drift_deg_per_h) * t / 3600.0 + walk + jumps
 
     def _kick(self, walk: Floats) -> tuple[float, float, float]:
         """Rotation of the polarisation since the last step: the increment of its three walks."""
@@ -149,6 +157,8 @@ class World:
         self._light = None
         self.alice.apply_faults(self.faults, t)
         self.bob.apply_faults(self.faults, t)
+        self._turn_fibre(t)
+        self.bob.clicks.swapped = bool(self.faults.active("swapped", "bob.detector", t))
         self.fibre.cut = bool(self.faults.active("cut", "fibre", t))
         bend = self.faults.active("bend", "fibre", t)
         self.fibre.bend_db = bend.number(3.0) if bend else 0.0
@@ -162,6 +172,9 @@ class World:
         self._drifts.walk("fibre loss", FIBRE_DB_PER_ROOT_S)
         self._drifts.walk("polarisation", POLARISATION_RAD_PER_ROOT_S, 3)
         self._drifts.walk("bob clock", self.scenario.detection.clock_walk)
+        # Last, and only where it is wanted: the other drifts of a seed stay what they were.
+        if pace := self.scenario.link.phase_walk_rad_per_root_min:
+            self._drifts.walk("fibre phase", pace / math.sqrt(60.0))
 
     def _compute_light(self) -> Light:
         i = self.bob.individual
@@ -175,13 +188,25 @@ class World:
     def _expected_rates(self) -> Floats:
         i = self.bob.individual
         rates = self.light().rates(self.alice.pattern.stretch_now())
-        return np.where(self.bob.bank.latched, 0.0, observed_rate(rates, i.dead_ps * 1e-12, i.recovery_ps * 1e-12))
+        seen = observed_rate(rates, i.dead_ps * 1e-12, i.recovery_ps * 1e-12)
+        out: Floats = np.where(self.bob.bank.latched, 0.0, seen)
+        return out[[0, 2, 1]] if self.bob.clicks.swapped else out
 
     def _make_alice(self, source: Source) -> Alice:
         s = self.scenario
         start = s.ambient.mean_c if s.start.alice_c is None else s.start.alice_c
         tec = ThermalPlant(self, start, stream(s.seed, "alice thermistor"))
-        return Alice(self, draw_alice(s.seed), source, tec, self._drifts, s.drifts, self.now)
+        return Alice(
+            self,
+            draw_alice(s.seed),
+            source,
+            tec,
+            self._drifts,
+            s.drifts,
+            self.now,
+            s.modules,
+            draw_ballast(s.seed, "alice"),
+        )
 
     def _make_bob(self, source: Source) -> Bob:
         s, i = self.scenario, draw_bob(self.scenario.seed)
@@ -189,7 +214,7 @@ class World:
         tec = ThermalPlant(self, start, stream(s.seed, "bob thermistor"))
         darks = i.darks if s.detection.darks_hz is None else np.array(s.detection.darks_hz)
         bank = Bank(i.efficiency, darks, i.switch_a)
-        bob = Bob(self, i, bank, tec, self._drifts, s.drifts, self.now)
+        bob = Bob(self, i, bank, tec, self._drifts, s.drifts, self.now, s.modules, draw_ballast(s.seed, "bob"))
         ppm = s.detection.clock_offset_ppm
         self._clock_offset = i.clock_offset if ppm is None else ppm * 1e-6
         after = np.array([[s.detection.afterpulse] * 3, [s.detection.afterpulse_ns * 1e3] * 3])

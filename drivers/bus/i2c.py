@@ -59,9 +59,27 @@ class I2cDevice:
         self.address = address
         self.pec = pec
 
-    async def read(self, register: int, length: int, *, harmless: bool = True) -> bytes:
-        """Read `length` bytes (1 to 32). Raises BusFault (no acknowledge, wrong PEC) or Timeout."""
-        return await self._named(lambda bus: self._read(bus, register, length), harmless)
+    async def read(self, register: int, length: int, *, harmless: bool = True, unchecked: bool = False) -> bytes:
+        """Read `length` bytes (1 to 32). Raises BusFault (no acknowledge, wrong PEC) or Timeout.
+
+        `unchecked`: without packet error code, for the first byte of a block whose length is not known yet.
+        """
+        pec = self.pec and not unchecked
+        return await self._named(lambda bus: self._read(bus, register, length, pec), harmless)
+
+    async def raw_write(self, data: bytes, *, harmless: bool = False) -> None:
+        """Bytes as they are, without packet error code: parts with another kind of address (EEPROM)."""
+        await self._named(lambda bus: bus.i2c_rdwr(i2c_msg.write(self.device, list(data))), harmless)
+
+    async def raw_read(self, head: bytes, length: int, *, harmless: bool = True) -> bytes:
+        """Write `head`, repeated start, read `length` bytes; no packet error code."""
+
+        def work(bus: SmbusLike) -> bytes:
+            answer = i2c_msg.read(self.device, length)
+            bus.i2c_rdwr(i2c_msg.write(self.device, list(head)), answer)
+            return bytes(iter(answer))
+
+        return await self._named(work, harmless)
 
     async def write(self, register: int, data: bytes, *, harmless: bool = False) -> None:
         """Write bytes to a register. Raises BusFault or Timeout. `harmless`: writing it twice does no harm."""
@@ -73,8 +91,8 @@ class I2cDevice:
         except BusFault as error:
             raise BusFault(f"{error} (0x{self.device:02x})") from error
 
-    def _read(self, bus: SmbusLike, register: int, length: int) -> bytes:
-        if not self.pec:
+    def _read(self, bus: SmbusLike, register: int, length: int, pec: bool) -> bytes:
+        if not pec:
             return bytes(bus.read_i2c_block_data(self.device, register, length))
         answer = i2c_msg.read(self.device, length + 1)
         bus.i2c_rdwr(i2c_msg.write(self.device, [register]), answer)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from drivers.bus.usage import charge
 from drivers.errors import BusFault, DriverError, Timeout
 from drivers.roles import BusCounters
 
@@ -83,7 +84,7 @@ class Lane:
         for left in range(attempts - 1, -1, -1):
             started = self.clock()
             try:
-                result = await self._threaded_call(work, deadline_s) if self._threaded else work()
+                result = await self._threaded_call(work, deadline_s) if self._threaded else self._direct_call(work)
                 self._account(started, deadline_s)
                 return result
             except (BusFault, Timeout) as error:
@@ -120,14 +121,25 @@ class Lane:
         counters.latency_s_sum += took
         counters.latency_s_max = max(counters.latency_s_max, took)
 
+    def _direct_call(self, work: Callable[[], T]) -> T:
+        started = self.clock()
+        try:
+            return work()
+        finally:
+            charge(self.clock() - started)
+
     async def _threaded_call(self, work: Callable[[], T], deadline_s: float) -> T:
         async with self._lock:
             await self._previous_returned(deadline_s)
             if self._worker is None:
                 self._worker = _Worker(self.name)
             self._late = False
+            started = self.clock()
             running = self._running = self._worker.submit(work)
-            return await self._result(running, deadline_s)
+            try:
+                return await self._result(running, deadline_s)
+            finally:
+                charge(self.clock() - started)
 
     async def _previous_returned(self, deadline_s: float) -> None:
         """A cancelled caller leaves its transaction running; wait for it, but not for one that is known to hang."""

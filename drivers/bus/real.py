@@ -51,6 +51,9 @@ def _visa(resource: str) -> VisaLike:
     _must_listen(resource)
     session = _manager().open_resource(resource)
     session.chunk_size = CHUNK
+    if resource.upper().endswith("::SOCKET"):
+        # A raw socket has no message boundaries: a line ends at its newline.
+        session.read_termination = "\n"
     return cast(VisaLike, session)
 
 

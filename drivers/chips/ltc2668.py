@@ -103,13 +103,13 @@ class Ltc2668:
 
     async def set_voltage(self, channel: str, volts: float) -> None:
         """Raises OutOfRange (nothing written), BusFault (echo differs) or Timeout."""
-        await self._write(channel, self._output(channel).admit(volts, self._clock()))
+        await self._write(channel, self.output(channel).admit(volts, self._clock()))
 
     def voltage(self, channel: str) -> float:
-        return self._output(channel).value
+        return self.output(channel).value
 
     def limits(self, channel: str) -> tuple[float, float]:
-        limits = self._output(channel).limits
+        limits = self.output(channel).limits
         return limits.low, limits.high
 
     async def _prepare(self, channel: str) -> None:
@@ -139,7 +139,8 @@ class Ltc2668:
 
         await self._spi.transfer(*frames, _frame(NOP), harmless=True, check=echoed)
 
-    def _output(self, channel: str) -> Quantity:
+    def output(self, channel: str) -> Quantity:
+        """Limits and last value of a channel. Raises KeyError naming the channels that there are."""
         try:
             return self._outputs[channel]
         except KeyError:

@@ -107,10 +107,10 @@ class Ltc2672:
 
     async def set_current(self, channel: str, amperes: float) -> None:
         """Raises OutOfRange (nothing written), BusFault (fault register) or Timeout."""
-        await self._write(channel, self._output(channel).admit(amperes, self._clock()))
+        await self._write(channel, self.output(channel).admit(amperes, self._clock()))
 
     def current(self, channel: str) -> float:
-        return self._output(channel).value
+        return self.output(channel).value
 
     async def open_circuits(self) -> frozenset[str]:
         _, answer = await self._spi.transfer(_NOP, _NOP, harmless=True)
@@ -163,7 +163,8 @@ class Ltc2672:
         if fault & FAULT_HOT:
             raise BusFault(f"{self.name} at {self.address}: LTC2672 is above 175 C and has switched its outputs off")
 
-    def _output(self, channel: str) -> Quantity:
+    def output(self, channel: str) -> Quantity:
+        """Limits and last value of a channel. Raises KeyError naming the channels that there are."""
         try:
             return self._outputs[channel]
         except KeyError:

@@ -21,6 +21,7 @@ FCF_THZ, FCF_GHZ10, FCF_MHZ = 0x35, 0x36, 0x67
 LF_THZ, LF_GHZ10, LF_MHZ, OUT_POWER = 0x40, 0x41, 0x68, 0x42
 POWER_LOW, POWER_HIGH = 0x50, 0x51
 LOW_THZ, LOW_GHZ10, HIGH_THZ, HIGH_GHZ10 = 0x52, 0x53, 0x54, 0x55
+FINE_RANGE, FINE = 0x4F, 0x62
 SENA = 0x0008
 DISABLED = 1 << 12
 CLEAR_LATCHED = 0x00FF
@@ -38,6 +39,7 @@ class ItlaOptions(DriverOptions):
     high_hz: float = Field(default=196.25e12, gt=0)
     low_dbm: float = 6.0
     high_dbm: float = 13.5
+    fine_hz: float = Field(default=5e9, gt=0, le=32e9, description="fine tuning to both sides of the channel at most")
 
     @model_validator(mode="after")
     def _ordered(self) -> ItlaOptions:
@@ -61,6 +63,7 @@ class Itla:
         self._lock = asyncio.Lock()
         self._frequency = Quantity(f"{name}.frequency", Limits("Hz", options.low_hz, options.high_hz, options.low_hz))
         self._power = Quantity(f"{name}.power", Limits("dBm", options.low_dbm, options.high_dbm, options.low_dbm))
+        self._fine_hz = Quantity(f"{name}.fine", Limits("Hz", -options.fine_hz, options.fine_hz, 0.0))
 
     async def open(self) -> Identity:
         """Identify, switch off, read what the laser itself can do.
@@ -102,6 +105,10 @@ class Itla:
             alarms=tuple(alarms),
         )
 
+    def output(self, name: str) -> Quantity:
+        """Limits and last value of `power` and `fine`, as far as the laser has told them. Raises KeyError otherwise."""
+        return {"power": self._power, "fine": self._fine_hz}[name]
+
     async def set_frequency(self, hz: float) -> None:
         """Channel 1's frequency, to 1 MHz. The laser takes it only while dark.
 
@@ -129,6 +136,17 @@ class Itla:
         await self._settle(self._options.settle_s)
         self._power.wrote(dbm, self._clock())
 
+    async def set_fine_hz(self, hz: float) -> None:
+        """Fine tuning about the channel, to 1 MHz, emitting or not; returns when it has settled.
+
+        Raises OutOfRange (nothing written), Refused where the laser has no such register, BusFault, Timeout.
+        """
+        self._fine_hz.check(hz)
+        mhz = round(hz / 1e6)
+        await self._write(FINE, mhz & 0xFFFF)
+        await self._settle(self._options.settle_s)
+        self._fine_hz.wrote(mhz * 1e6, self._clock())
+
     async def enable(self, on: bool) -> None:
         """Returns when the laser has settled (its pending bits are clear) or raises.
 
@@ -155,13 +173,17 @@ class Itla:
         with contextlib.suppress(Refused):
             low, high = await self._hertz(LOW_THZ, LOW_GHZ10), await self._hertz(HIGH_THZ, HIGH_GHZ10)
             self._frequency = self._within(self._frequency, low, high)
+        with contextlib.suppress(Refused):
+            reach = await self._read(FINE_RANGE) * 1e6
+            self._fine_hz = self._within(self._fine_hz, -reach, reach, 0.0)
+            await self._write(FINE, 0)  # what an earlier run left would shift the channel
 
-    def _within(self, configured: Quantity, low: float, high: float) -> Quantity:
+    def _within(self, configured: Quantity, low: float, high: float, safe: float | None = None) -> Quantity:
         mine = configured.limits
         low, high = max(low, mine.low), min(high, mine.high)
         if low > high:
             raise OutOfRange(f"{configured.output}: the configured range lies outside the laser's own, {mine.unit}")
-        return Quantity(configured.output, Limits(mine.unit, low, high, low))
+        return Quantity(configured.output, Limits(mine.unit, low, high, low if safe is None else safe))
 
     async def _hertz(self, thz: int, ghz10: int, mhz: int | None = None) -> float:
         fine = 0 if mhz is None else await self._fine(mhz)

@@ -17,7 +17,8 @@ from drivers.roles import Identity, TecReading, TecState
 
 DEVICE_TYPE, SERIAL, FIRMWARE, STATUS, ERROR = 100, 102, 103, 104, 105
 OBJECT_C, SINK_C, TARGET_NOW_C, RAMP_TARGET_C, CURRENT_A, VOLTAGE_V, STABLE = 1000, 1001, 1010, 1011, 1020, 1021, 1200
-OUTPUT_ON, CURRENT_LIMIT, WATCHDOG, TARGET_C, RAMP = 2010, 2030, 2060, 3000, 3003
+STAGE_INPUT, OUTPUT_ON, STATIC_A, CURRENT_LIMIT, WATCHDOG, TARGET_C, RAMP = 2000, 2010, 2020, 2030, 2060, 3000, 3003
+FROM_STATIC, FROM_REGULATOR = 0, 2
 KP, TI, TD = 3010, 3011, 3012
 STATUS_ERROR, STATUS_RUN = 3, 2
 
@@ -60,6 +61,7 @@ class MecomTec:
         self._target = Quantity(f"{name}.target", Limits("C", options.low_c, options.high_c, options.safe_c))
         limit = options.current_limit_a
         self._limit = Quantity(f"{name}.current_limit", Limits("A", 0.0, limit, limit))
+        self._driving = False
 
     async def open(self) -> Identity:
         """Identify, set current limit, ramp and communication watchdog, then the safe state.
@@ -75,11 +77,15 @@ class MecomTec:
         if self._options.ramp_c_per_s is not None:
             await self.set_float(RAMP, self._options.ramp_c_per_s)
         await self.set_float(WATCHDOG, self._options.watchdog_s)
+        await self.set_int(STAGE_INPUT, FROM_REGULATOR)  # an interrupted identification may have left it static
         await self.make_safe()
         return Identity("mecom_tec", self.address, f"TEC-{kind}", str(serial), f"{firmware / 100:.2f}")
 
     async def make_safe(self) -> None:
-        """As option `safe` says: hold the present target, or output off and target at its safe value."""
+        """As option `safe` says: hold the present target, or output off and target at its safe value. A fixed current
+        ends in either case."""
+        if self._driving:
+            await self.drive_current(None)
         if self._options.safe == "off":
             await self.enable(False)
             await self.set_target(self._options.safe_c)
@@ -102,6 +108,10 @@ class MecomTec:
             error=error,
         )
 
+    def output(self, name: str) -> Quantity:
+        """Limits and last value of `target`. Raises KeyError for another name."""
+        return {"target": self._target}[name]
+
     async def set_target(self, celsius: float) -> None:
         """Raises OutOfRange (nothing written), Refused, BusFault, Timeout."""
         await self._set_output(TARGET_C, self._target, celsius)
@@ -120,6 +130,22 @@ class MecomTec:
     async def enable(self, on: bool) -> None:
         """Output stage on (regulating) or off."""
         await self.set_int(OUTPUT_ON, int(on))
+
+    async def drive_current(self, amperes: float | None) -> None:
+        """A fixed output current instead of regulation, positive cools; None regulates again (parameters 2000, 2020).
+
+        The regulator starts with an empty integral, so it finds the current of before only after some Ti. At most the
+        current limit in force. Raises OutOfRange (nothing written), Refused, BusFault, Timeout.
+        """
+        if amperes is None:
+            await self.set_int(STAGE_INPUT, FROM_REGULATOR)
+            self._driving = False
+            return
+        most = self._limit.value
+        number = Quantity(f"{self.name}.current", Limits("A", -most, most, 0.0)).check(amperes)
+        await self.set_float(STATIC_A, number)
+        self._driving = True
+        await self.set_int(STAGE_INPUT, FROM_STATIC)
 
     async def get_int(self, parameter: int, instance: int = 1) -> int:
         """Read an INT32 parameter."""

@@ -86,6 +86,10 @@ class Snspd:
         for quantity, value in zip(self._bias, currents, strict=True):
             quantity.wrote(value, now)
 
+    def output(self, channel: str) -> Quantity:
+        """Limits and last value of a detector's bias. Raises ValueError for a name that it does not have."""
+        return self._bias[self.channels.index(channel)]
+
     def bias(self) -> tuple[float, ...]:
         """Last currents written, A."""
         return tuple(q.value for q in self._bias)

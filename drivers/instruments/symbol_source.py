@@ -15,7 +15,7 @@ from drivers.instruments.scpi import Scpi
 from drivers.instruments.symbol_block import MAX_GAP, SymbolBlock, pack_slots, unpack_symbols
 from drivers.options import DriverOptions
 from drivers.quantity import Limits, Quantity
-from drivers.roles import Identity, LightMode
+from drivers.roles import Identity, LightMode, Pilot
 
 CHUNK = 1 << 20
 """Most slots in one request."""
@@ -137,6 +137,15 @@ class SymbolSource:
 
     async def free(self, before_slot: int) -> None:
         await self._scpi.set(f"SYMB:FREE {before_slot}")
+
+    async def pilot(self) -> Pilot | None:
+        """Raises BusFault for an answer that is no pilot, Refused, Timeout."""
+        every, gain_db = await self._scpi.query_numbers("SYMB:PIL?", 2)
+        if not every:
+            return None
+        if every != int(every) or every < 2 or not 0.0 <= gain_db <= 40.0:
+            raise BusFault(f"{self.name} at {self._scpi.visa.address}: a pilot every {every:g} slots, {gain_db:g} dB")
+        return Pilot(int(every), 10.0 ** (gain_db / 10.0))
 
     async def questionable(self) -> int:
         return (await self._scpi.query_integers("STAT:QUES?", 1))[0]

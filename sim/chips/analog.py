@@ -41,7 +41,7 @@ class Analog:
 class AnalogBoard:
     """Voltages at the ADC's pins. `photocurrents()` A shape (8,); `monitor_v()` the heater DAC's multiplexer pin, V.
 
-    V = Vy·log10(I/Iz), never below 0; the current carries relative noise of 0.05 % a sample.
+    V = Vy·log10(I/Iz), never below 0. Currents and the monitor's voltage carry relative noise, `noise` rms a sample.
     """
 
     def __init__(
@@ -50,18 +50,21 @@ class AnalogBoard:
         photocurrents: Callable[[], Floats],
         monitor_v: Callable[[], float],
         random: np.random.Generator,
+        noise: float = RELATIVE_NOISE,
     ) -> None:
         self._slope = np.asarray(parameters.tia_vy_v, dtype=np.float64)
         self._intercept = np.asarray(parameters.tia_iz_a, dtype=np.float64)
         self._photocurrents = photocurrents
         self._monitor_v = monitor_v
         self._random = random
+        self._noise = noise
 
     def volts(self) -> Floats:
         """One sample of every pin, V, shape (8,)."""
         ratio = self._photocurrents() / self._intercept
-        ratio *= 1.0 + RELATIVE_NOISE * self._random.standard_normal(8)
+        wobble = 1.0 + self._noise * self._random.standard_normal(8)
+        ratio *= wobble
         volts = self._slope * np.log10(np.maximum(ratio, 1.0))
-        volts[HEATER_MONITOR] = self._monitor_v() / HEATER_DIVIDER
+        volts[HEATER_MONITOR] = self._monitor_v() / HEATER_DIVIDER * wobble[HEATER_MONITOR]
         volts[SHORTED] = 0.0
         return volts

@@ -76,17 +76,18 @@ class I2cBus:
             raise OSError(errno.ETIMEDOUT, f"{self.name}: bus timed out")
         if slot is None or part is None or not slot.present or "nack" in effect:
             raise OSError(errno.ENXIO, f"{self.name}: no acknowledge from 0x{address:02x}")
-        return self._run(part, messages, effect)
+        return self._run(slot.name, part, messages, effect)
 
-    def _run(self, part: I2cPart, messages: Sequence[Message], effect: Effect) -> list[bytes]:
-        received = []
+    def _run(self, name: str, part: I2cPart, messages: Sequence[Message], effect: Effect) -> list[bytes]:
+        received, asked = [], b""
         for flags, body in messages:
             if isinstance(body, int):
                 if not flags & I2C_M_RD:
                     raise OSError(errno.EINVAL, "a length without I2C_M_RD")
-                data = part.read(body)
+                data = self._faults.answer(effect, name, asked + bytes([body & 0xFF]), part.read(body))
                 received.append(data if effect is NO_EFFECT else self._faults.garble(effect, data))
             else:
+                asked += body
                 part.write(body)
         return received
 
@@ -169,7 +170,7 @@ class SpiSlot:
             return b"\xff" * len(tx)
         if "hang" in effect or "nack" in effect:
             return bytes(len(tx))
-        rx = self._part.transfer(tx, mode, hz)
+        rx = self._faults.answer(effect, self._slot.name, tx, self._part.transfer(tx, mode, hz))
         return rx if effect is NO_EFFECT else self._faults.garble(effect, rx)
 
     def hanging(self) -> bool:

@@ -48,6 +48,7 @@ class ScpiPort:
         answer = self._device.execute(message)
         if answer is None or "stuck" in effect:
             return None
+        answer = self._faults.answer(effect, self._slot.name, message, answer)
         return answer if effect is NO_EFFECT else self._faults.garble(effect, answer)
 
 

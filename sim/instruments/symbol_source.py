@@ -7,6 +7,8 @@ Answer block, little-endian, 32-byte header and two slots a byte, low nibble fir
 24 u32 0 | 28 u32 CRC-32 of header bytes 0..27 and the nibbles. Nibble: bit 0 basis (1 X), 1 value, 2 decoy, 3 not
 valid.
 Request block: u64 first slot, u32 gaps to each next.
+
+Where there is a pilot, every slot whose index is a multiple of its period is not valid in KEY mode.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class SymbolSource(ScpiInstrument):
         add("OUTPut:RANDomiser", self._set_randomiser, 1)
         add("OUTPut:RANDomiser?", lambda: str(int(self._randomiser)))
         add("OUTPut:RANDomiser:RMS?", lambda: f"{self._randomiser_rms():.4f}")
+        add("SYMBol:PILot?", lambda: f"{port.pilot[0]},{port.pilot[1]!r}" if port.pilot[0] else "0,0")
         add("SYMBol:RUN", self._run_symbols)
         add("SYMBol:STOP", self._stop)
         add("SYMBol:RUN?", lambda: pair(port.run_now()))
@@ -247,6 +250,8 @@ class SymbolSource(ScpiInstrument):
         good = (slots >= first) & (slots < end)
         asked = slots[good]
         asked = asked[self._port.modes(asked)] if len(asked) else asked
+        if self._port.pilot[0]:
+            asked = asked[asked % self._port.pilot[0] != 0]
         valid = asked[self._read.claim(asked)]
         nibbles = np.full(len(slots), INVALID, dtype=np.uint8)
         if len(valid):

@@ -38,7 +38,9 @@ OUTPUT_ENABLE, TARGET, RAMP_RATE, COMMUNICATION_WATCHDOG, STABILITY_WINDOW, STAB
     4040,
     4041,
 )
-CURRENT_LIMIT, POLARITY = 2030, 3034
+STAGE_INPUT, STATIC_CURRENT, CURRENT_LIMIT, POLARITY = 2000, 2020, 2030, 3034
+FROM_STATIC, FROM_REGULATOR = 0, 2
+"""What the output stage follows (parameter 2000); live values (1) are not emulated."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class TecController:
         self._flash = {number: p.default for number, p in self._table.items()}
         self._reset_until = -math.inf
         self._on = False
+        self._shown: dict[int, float] = {}
+        self.stale = False
         self._ramp_c = self._ramped_at = self._outside_at = 0.0
         self.power_on_reset()
 
@@ -104,9 +108,9 @@ class TecController:
             1020: shown(lambda: port.current_a),
             1021: shown(lambda: port.voltage_v),
             1200: shown(self._stability, is_float=False),
-            2000: Parameter(False, 2, 0, 2),
+            STAGE_INPUT: Parameter(False, FROM_REGULATOR, 0, 2),
             OUTPUT_ENABLE: Parameter(False, 0, 0, 1),
-            2020: Parameter(True, 0.0, -4.0, 4.0),
+            STATIC_CURRENT: Parameter(True, 0.0, -4.0, 4.0),
             2021: Parameter(True, 0.0, -12.0, 12.0),
             CURRENT_LIMIT: Parameter(True, 2.0, 0.0, 4.0),
             2031: Parameter(True, 6.0, 0.0, 12.0),
@@ -261,8 +265,14 @@ class TecController:
         if len(digits) != 6:
             raise MecomRefusal(MecomError.FORMAT)
         number, parameter = self._lookup(digits)
-        value = self._values[number] if parameter.read is None else parameter.read()
+        value = self._values[number] if parameter.read is None else self._reading(number, parameter.read)
         return encode(value, is_float=parameter.is_float)
+
+    def _reading(self, number: int, read: Callable[[], float]) -> float:
+        """While `stale`, what was read last."""
+        if not self.stale or number not in self._shown:
+            self._shown[number] = read()
+        return self._shown[number]
 
     def _set(self, digits: bytes) -> None:
         if len(digits) != 14:
@@ -288,3 +298,4 @@ class TecController:
         if self._trip is None:
             port.current_limit_a = v[CURRENT_LIMIT]
         port.polarity = 1 if v[POLARITY] == 0 else -1
+        port.static_a = v[STATIC_CURRENT] if v[STAGE_INPUT] == FROM_STATIC else None

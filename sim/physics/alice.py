@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.faults import FaultSchedule
-from sim.individuals import CARVED_PULSE_PS, CHANNEL_HZ, AliceIndividual, voa_db
+from sim.individuals import CARVED_PULSE_PS, CHANNEL_HZ, AliceIndividual, Ballast, voa_db
 from sim.physics.drifts import Drifts
 from sim.physics.modulators import BiasCreep
 from sim.physics.module import PHOTON_J, Module
@@ -18,6 +18,7 @@ from sim.physics.source import BIN_S, PULSED, Source
 from sim.physics.thermal import Stage, ThermalPlant
 from sim.ports import SourcePort
 from sim.scenario import Drifts as DriftScales
+from sim.scenario import Modules
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,9 +46,21 @@ class Alice(Module):
         drifts: Drifts,
         scales: DriftScales,
         now: Callable[[], float],
+        build: Modules = Modules(),
+        ballast: Ballast | None = None,
     ) -> None:
         super().__init__(
-            stage, "alice", individual.serial, individual.heaters, individual.monitors, tec, drifts, now, scales.phase
+            stage,
+            "alice",
+            individual.serial,
+            individual.heaters,
+            individual.monitors,
+            tec,
+            drifts,
+            now,
+            scales.phase,
+            build,
+            ballast,
         )
         self.individual = individual
         self.source: SourcePort = source
@@ -98,6 +111,10 @@ class Alice(Module):
         """Creep of the modulators over dt, s."""
         self._creep.step(dt)
 
+    def voa_volts(self) -> float:
+        """Drive of the attenuator, V."""
+        return self._voa_v
+
     def voa_loss_db(self) -> float:
         """Attenuation now, dB."""
         wander = self._scales.voa * (self._drifts["voa"] + VOA_DB_PER_K * (self.ambient_c - 25.0))
@@ -106,6 +123,10 @@ class Alice(Module):
     def detuning_hz(self) -> float:
         """Laser against the channel's centre."""
         return self._emission()[1] - CHANNEL_HZ
+
+    def bias_volts(self) -> Floats:
+        """Biases of C, S and D, V, shape (3,)."""
+        return self._creep.volts
 
     def biases(self) -> Floats:
         """Phases of C, S (from null) and D (from peak), rad, shape (3,)."""
@@ -136,6 +157,7 @@ class Alice(Module):
             leak_d=i.decoy.xi**2,
             long=long,
             windows=WINDOW_PS / CARVED_PULSE_PS,
+            pilot_gain=10.0 ** (self.pattern.pilot[1] / 10.0) if self.pattern.pilot[0] else 0.0,
         )
 
     def continuous_photons(self) -> float:
@@ -145,7 +167,7 @@ class Alice(Module):
 
     def output_watts(self) -> float:
         """Mean power into the fibre, W."""
-        return self._mean_watts() * self._after_tap() * self._shutter() * self._outside()
+        return self.present_watts() * self._after_tap() * self._shutter() * self._outside()
 
     def _emission(self) -> tuple[bool, float, float]:
         on, hz, dbm = self._laser
@@ -159,18 +181,18 @@ class Alice(Module):
         on, _, dbm = self._emission()
         return 1e-3 * 10.0 ** (dbm / 10.0) * from_db(INPUT_COUPLER_DB) if on else 0.0
 
-    def _filtered_watts(self) -> float:
+    def filtered_watts(self) -> float:
         d = self.phases()[FILTER] + 2.0 * math.pi * self.detuning_hz() / FILTER_FSR_HZ
         return self._raw_watts() * (1.0 - float(self.monitors.tap[6])) * (1.0 + math.cos(d)) / 2.0
 
-    def _amzi_watts(self) -> float:
+    def amzi_watts(self) -> float:
         """Into the AMZI with the carver fully open."""
-        return self._filtered_watts() * (1.0 - float(self.monitors.tap[0])) * from_db(self.individual.before_amzi_db)
+        return self.filtered_watts() * (1.0 - float(self.monitors.tap[0])) * from_db(self.individual.before_amzi_db)
 
     def _pulse_watts(self) -> float:
         """Peak power of a bright bin behind D with all errors 0."""
         balanced_cross = 1.0 / (1.0 + from_db(self.individual.long_db))
-        return self._amzi_watts() * 0.5 * (1.0 - balanced_cross) * self._insertion()
+        return self.amzi_watts() * 0.5 * (1.0 - balanced_cross) * self._insertion()
 
     def _insertion(self) -> float:
         return from_db(self.individual.state_db + self.individual.decoy_db)
@@ -187,14 +209,14 @@ class Alice(Module):
         i = self.individual
         return from_db(i.output_db + self.voa_loss_db() + i.pad_db) * (1.0 - float(self.monitors.tap[5]))
 
-    def _arms(self) -> tuple[float, float]:
+    def arms(self) -> tuple[float, float]:
         """Power shares of the AMZI's short and long arm."""
         cross = math.sin(self.phases()[SPLIT] / 2.0) ** 2
         return 1.0 - cross, cross * from_db(self.individual.long_db)
 
     def _fringe(self) -> float:
         """Interference of unmodulated light in the AMZI, signed as at the output towards the modulators."""
-        short, long = self._arms()
+        short, long = self.arms()
         turn = 2.0 * math.pi * self.detuning_hz() * BIN_S + self.phases()[PHASE] + self.extra_phase
         return 2.0 * self.individual.fringe * math.sqrt(short * long) * math.cos(turn)
 
@@ -208,28 +230,32 @@ class Alice(Module):
     def _continuous_watts(self) -> float:
         """Behind D with nothing driven."""
         off, s, d = self._undriven()
-        return self._amzi_watts() * off * 0.5 * (sum(self._arms()) + self._fringe()) * s * d * self._insertion()
+        return self.amzi_watts() * off * 0.5 * (sum(self.arms()) + self._fringe()) * s * d * self._insertion()
 
-    def _between_watts(self) -> float:
+    def between_watts(self) -> float:
         """Mean power behind D that leaks between the state modulator's windows."""
         off, s, d = self._undriven()
         share = 1.0 - 2.0 * WINDOW_PS / self.pattern.period_ps
-        return self._amzi_watts() * off * 0.5 * sum(self._arms()) * s * d * self._insertion() * share
+        return self.amzi_watts() * off * 0.5 * sum(self.arms()) * s * d * self._insertion() * share
 
-    def _mean_watts(self) -> float:
+    def present_watts(self) -> float:
         """Mean power behind D, before the tap of PA3, in the mode that the source is in."""
         stretch = self.pattern.stretch_now()
         if stretch.mode not in PULSED:
             return self._continuous_watts()
-        at_output = float(stretch.weights() @ photons_of(self.optics(0.0)))
+        return self.pulsed_watts(stretch.weights())
+
+    def pulsed_watts(self, weights: Floats) -> float:
+        """Mean power behind D, before the tap of PA3, W, for a mix of classes, shape (11,) or its first ones."""
+        at_output = float(weights @ photons_of(self.optics(0.0))[: len(weights)])
         through = self._after_tap() * self._shutter() * self._outside()
-        return at_output * PHOTON_J / (through * self.pattern.period_s) + self._between_watts()
+        return at_output * PHOTON_J / (through * self.pattern.period_s) + self.between_watts()
 
     def _monitor_watts(self) -> Floats:
         """In front of each tap, by ADC channel, shape (8,)."""
         watts = np.zeros(8)
-        mean = self._mean_watts()
-        watts[0] = self._filtered_watts()
+        mean = self.present_watts()
+        watts[0] = self.filtered_watts()
         watts[1] = self._second_output_watts()
         watts[3] = mean
         floor = self.individual.shutter_floor
@@ -243,8 +269,8 @@ class Alice(Module):
         """The AMZI's other output: a fringe for unmodulated light, none for pulses."""
         off, _, _ = self._undriven()
         if self.pattern.stretch_now().mode not in PULSED:
-            return self._amzi_watts() * off * 0.5 * (sum(self._arms()) - self._fringe())
+            return self.amzi_watts() * off * 0.5 * (sum(self.arms()) - self._fringe())
         theta = math.pi * self.pattern.rf["carver"] / self.individual.carver.v_rf
         on = math.sin((theta + self.biases()[CARVER]) / 2.0) ** 2
         duty = CARVED_PULSE_PS / self.pattern.period_ps
-        return self._amzi_watts() * (on * duty + (1.0 - duty) * off) * 0.5 * sum(self._arms())
+        return self.amzi_watts() * (on * duty + (1.0 - duty) * off) * 0.5 * sum(self.arms())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.faults import FaultSchedule
-from sim.individuals import BobIndividual
+from sim.individuals import Ballast, BobIndividual
 from sim.physics.detectors import Bank
 from sim.physics.drifts import Drifts
 from sim.physics.module import Module
@@ -19,6 +19,7 @@ from sim.physics.tagger import Tagger
 from sim.physics.thermal import Stage, ThermalPlant
 from sim.ports import TaggerPort
 from sim.scenario import Drifts as DriftScales
+from sim.scenario import Modules
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,6 +27,7 @@ BASIS, SPLIT, PHASE, COMBINE = range(4)
 SHUTTER_OPEN_V = 4.5
 SHUTTER_CLOSED_DB = 60.0
 TAP = 0.01
+NO_PLATEAU = 8.0
 
 
 def shutter_db(volts: float) -> float:
@@ -49,9 +51,21 @@ class Bob(Module):
         drifts: Drifts,
         scales: DriftScales,
         now: Callable[[], float],
+        build: Modules = Modules(),
+        ballast: Ballast | None = None,
     ) -> None:
         super().__init__(
-            stage, "bob", individual.serial, individual.heaters, individual.monitors, tec, drifts, now, scales.phase
+            stage,
+            "bob",
+            individual.serial,
+            individual.heaters,
+            individual.monitors,
+            tec,
+            drifts,
+            now,
+            scales.phase,
+            build,
+            ballast,
         )
         self.individual = individual
         self.bank = bank
@@ -108,6 +122,8 @@ class Bob(Module):
         warm = faults.active("warm", "bob.cryostat", t)
         self.warmer_k = warm.number(1.0) if warm else 0.0
         self.bank.note_warming(self.warmer_k)
+        wide = [faults.active("plateau", f"bob.detector.{q}", t) for q in range(3)]
+        self.bank.widening = np.array([f.number(NO_PLATEAU) if f else 1.0 for f in wide])
         for q in range(3):
             if faults.active("latched", f"bob.detector.{q}", t):
                 # The event latches; a bias reset frees it, also while the script still names it.
@@ -139,13 +155,19 @@ class Bob(Module):
             eff_x1=float(eff[2]),
         )
 
+    def open_gain(self) -> float:
+        """How many times more light an open shutter would let in."""
+        return from_db(-self._shutter_db())
+
+    def _shutter_db(self) -> float:
+        return shutter_db(self._shutter_v if self._stuck_v is None else self._stuck_v)
+
     def _kappa(self) -> float:
         return math.sin(self.phases()[BASIS] / 2.0) ** 2
 
     def _common(self) -> float:
-        volts = self._shutter_v if self._stuck_v is None else self._stuck_v
         polarisation = self.individual.pdl_db / 2.0 * (1.0 + self.alignment)
-        return from_db(self.individual.common_db + shutter_db(volts) + polarisation)
+        return from_db(self.individual.common_db + self._shutter_db() + polarisation)
 
     @staticmethod
     def _known(channel: int) -> None:

@@ -27,8 +27,11 @@ DETECTOR_OF_CELL = np.array([0, 0, 1, 1, 1, 2, 2, 2, 0, 1, 2], np.int64)
 BIN_OF_CELL = np.array([0, 1, 0, 1, 2, 0, 1, 2], np.int64)
 LEAD = 0.1  # a slot's window begins this share of the period before its early pulse
 KIND_KEY, KIND_SYNC, KIND_FIXED = 0, 1, 2
-# Columns of a segment: slots of one mode. first slot, count, kind, table, class (KIND_FIXED), X and decoy in 1/65536.
-SEGMENT_COLUMNS = 7
+# Classes of a table: eight of symbols, then the two pilots.
+CLASSES, PILOTS = 10, 8
+# Columns of a segment: slots of one mode. first slot, count, kind, table, class (KIND_FIXED), X and decoy in 1/65536,
+# and the pilot: every slot whose index is a multiple of it (0: none).
+SEGMENT_COLUMNS = 8
 NEVER = 1e30
 
 
@@ -56,26 +59,44 @@ def photodetections(
 ) -> int:
     """Photo-detections of all segments, sorted, into times (ps from slot0) and detectors; their number, -1 if too many.
 
-    cumulative: shape (tables, 8, 11), means per slot and cell, summed along the cells. offset: ps in the slot, (8,).
+    cumulative: shape (tables, 8 or 10, 11), means per slot and cell, summed along the cells. offset: ps in the slot,
+    (8,). Pilot slots, much brighter than others, are a second stream of candidates: others cost what they did.
     """
     n = 0
     for g in range(segments.shape[0]):
         first, count, kind, table = segments[g, 0], segments[g, 1], segments[g, 2], segments[g, 3]
-        fixed, t_x, t_decoy = segments[g, 4], segments[g, 5], segments[g, 6]
+        fixed, t_x, t_decoy, every = segments[g, 4], segments[g, 5], segments[g, 6], segments[g, 7]
         top = 0.0
         for c in range(8):
             if kind != KIND_FIXED or c == fixed:
                 top = max(top, cumulative[table, c, CELLS - 1])
-        if top <= 0.0:
-            continue
-        x = 0.0
+        bright, pilot0, pilots = 0.0, 0, 0
+        if every > 0:
+            bright = max(cumulative[table, PILOTS, CELLS - 1], cumulative[table, PILOTS + 1, CELLS - 1])
+            pilot0 = first + (-first) % every
+            pilots = (first + count - pilot0 + every - 1) // every
+        x, y = (0.0 if top > 0.0 else NEVER), (0.0 if bright > 0.0 else NEVER)
+        draw_x, draw_y = top > 0.0, bright > 0.0
         while True:
-            x -= math.log(uniform(rng)) / top
-            if x >= count:
+            if draw_x:
+                x -= math.log(uniform(rng)) / top
+            if draw_y:
+                y -= math.log(uniform(rng)) / bright
+            if x >= count and y >= pilots:
                 break
-            slot = first + int(x)
-            c = _segment_class(kind, fixed, slot, k0, k1, t_x, t_decoy)
-            r = uniform(rng) * top
+            slot = int(first + int(x)) if x < count else -1
+            at = int(pilot0 + int(y) * every) if y < pilots else -1
+            draw_y = bool(slot < 0 or 0 <= at <= slot)
+            draw_x = not draw_y
+            if draw_y:
+                slot = at
+                c = PILOTS + int((slot // every) % 2)
+                r = uniform(rng) * bright
+            else:
+                c = _segment_class(kind, fixed, slot, k0, k1, t_x, t_decoy)
+                r = uniform(rng) * top
+                if every > 0 and slot % every == 0:
+                    continue
             if r >= cumulative[table, c, CELLS - 1]:
                 continue
             cell = 0

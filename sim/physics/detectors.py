@@ -22,28 +22,31 @@ HOTSPOT_OHM = 50e3
 SWITCH_PER_KELVIN = -0.005
 
 
-def relative_efficiency(bias: float, switch: float) -> float:
-    """Share of the plateau, 0 to 1: an error function of the bias current (A)."""
-    return 0.5 * (1.0 + math.erf((bias - MIDPOINT * switch) / (WIDTH * switch)))
+def relative_efficiency(bias: float, switch: float, widening: float = 1.0) -> float:
+    """Share of the plateau, 0 to 1: an error function of the bias current (A). widening: 1 for a good wire; one with
+    a defect has a wider curve, of which no plateau is seen below the switching current."""
+    return 0.5 * (1.0 + math.erf((bias - MIDPOINT * switch) / (WIDTH * switch * widening)))
 
 
-def dark_rate(bias: float, switch: float, at_working_point: float) -> float:
+def dark_rate(bias: float, switch: float, at_working_point: float, widening: float = 1.0) -> float:
     """Darks/s: half from the fibre's own glow, which follows the efficiency, half intrinsic, exponential in bias."""
     if bias <= 0.0:
         return 0.0
     intrinsic = math.exp((bias - WORKING_POINT * switch) / DARK_EFOLD_A)
-    return 0.5 * at_working_point * (relative_efficiency(bias, switch) + intrinsic)
+    return 0.5 * at_working_point * (relative_efficiency(bias, switch, widening) + intrinsic)
 
 
 @dataclass
 class Bank:
-    """Three detectors and bias sources. efficiency: plateau, (3,); darks: at the working point, 1/s; switch: A."""
+    """Three detectors and bias sources. efficiency: plateau, (3,); darks: at the working point, 1/s; switch: A;
+    widening: of the efficiency's curve, 1 for good wires."""
 
     efficiency: Floats
     darks: Floats
     switch: Floats
     bias: Floats = field(default_factory=lambda: np.zeros(3))
     latched: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(3, np.bool_))
+    widening: Floats = field(default_factory=lambda: np.ones(3))
     _bright_since: list[float] = field(default_factory=lambda: [math.inf] * 3)
 
     def set_bias(self, channel: int, amperes: float, warmer_k: float = 0.0) -> None:
@@ -77,14 +80,14 @@ class Bank:
     def efficiencies(self, warmer_k: float, factor: Floats) -> Floats:
         """Efficiency now, (3,); 0 where latched. factor: slow drift of each detector, about 1."""
         switch = self.switching(warmer_k)
-        share = np.array([relative_efficiency(self.bias[q], switch[q]) for q in range(3)])
+        share = np.array([relative_efficiency(self.bias[q], switch[q], self.widening[q]) for q in range(3)])
         out: Floats = np.where(self.latched, 0.0, np.minimum(1.0, self.efficiency * factor) * share)
         return out
 
     def dark_rates(self, warmer_k: float) -> Floats:
         """Darks/s now, (3,); 0 where latched."""
         switch = self.switching(warmer_k)
-        rates = np.array([dark_rate(self.bias[q], switch[q], self.darks[q]) for q in range(3)])
+        rates = np.array([dark_rate(self.bias[q], switch[q], self.darks[q], self.widening[q]) for q in range(3)])
         out: Floats = np.where(self.latched, 0.0, rates)
         return out
 

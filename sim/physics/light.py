@@ -8,8 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim.physics.clicks import CELLS, PULSED_CELLS
-from sim.physics.optics import ROWS, UNDRIVEN, AliceOptics, BobOptics, continuous_split, fill_table, from_db
+from sim.physics.clicks import CELLS, CLASSES, PULSED_CELLS
+from sim.physics.optics import (
+    PILOT_PLUS,
+    ROWS,
+    UNDRIVEN,
+    AliceOptics,
+    BobOptics,
+    continuous_split,
+    fill_table,
+    from_db,
+)
 from sim.physics.source import TABLE_CONTINUOUS, TABLE_NULL, TABLE_PULSES, Stretch
 
 Floats = npt.NDArray[np.float64]
@@ -24,7 +33,7 @@ _OF_DETECTOR = np.array([[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0, 0, 0], [0,
 class Light:
     """Optics of one moment.
 
-    lam: (9, 8), means a slot. photons: (9,), a slot at Alice's output. continuous: (3,), means of unmodulated light
+    lam: (11, 8), means a slot. photons: (11,), a slot at Alice's output. continuous: (3,), means of unmodulated light
     a slot at each detector. darks: (3,), a second.
     """
 
@@ -38,11 +47,12 @@ class Light:
     period_s: float
 
     def cumulative(self) -> Floats:
-        """For the tagger, shape (3, 8, 11): means summed along the cells, for each table of the source."""
-        means = np.zeros((3, 8, CELLS))
+        """For the tagger, shape (3, 10, 11): means summed along the cells, for each table of the source."""
+        means = np.zeros((3, CLASSES, CELLS))
         most = max(MOST_PER_CELL, MOST_HZ_PER_CELL * self.period_s)
         lam = np.minimum(self.lam, most)
-        means[TABLE_PULSES, :, :PULSED_CELLS] = lam[:UNDRIVEN]
+        means[TABLE_PULSES, :UNDRIVEN, :PULSED_CELLS] = lam[:UNDRIVEN]
+        means[TABLE_PULSES, UNDRIVEN:, :PULSED_CELLS] = lam[PILOT_PLUS:]
         means[TABLE_NULL, :, :PULSED_CELLS] = lam[UNDRIVEN]
         means[TABLE_CONTINUOUS, :, PULSED_CELLS:] = np.minimum(self.continuous, most)
         means[:, :, PULSED_CELLS:] += self.darks * self.period_s
@@ -73,7 +83,7 @@ def light_of(
 
 
 def qber(lam: Floats, p_decoy: float = 0.5) -> tuple[float, float]:
-    """(QBER Z, QBER X) of a table without darks, small means; lam: (9, 8). nan where nothing arrives."""
+    """(QBER Z, QBER X) of a table without darks, small means; lam: (9 or more, 8). nan where nothing arrives."""
     w = np.array([1.0 - p_decoy, p_decoy])
     z0, z1, x0, x1 = (w @ lam[2 * s : 2 * s + 2] for s in range(4))
     wrong_z, all_z = z0[1] + z1[0], z0[:2].sum() + z1[:2].sum()

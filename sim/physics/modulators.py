@@ -34,6 +34,11 @@ class BiasCreep:
     def set_volts(self, index: int, volts: float) -> None:
         self._volts[index] = volts
 
+    @property
+    def volts(self) -> Floats:
+        """As last set, V."""
+        return self._volts.copy()
+
     def step(self, dt: float) -> None:
         """dt: s during which the voltages were as they are."""
         toward = (self._volts / self._v_pi)[:, None] * _WEIGHTS

@@ -8,17 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.faults import FaultSchedule
-from sim.individuals import CHANNEL_HZ, HEATERS, PLANCK, Heaters, Monitors
+from sim.individuals import CHANNEL_HZ, HEATERS, PLANCK, Ballast, Heaters, Monitors
 from sim.physics.drifts import Drifts
-from sim.physics.heaters import CALIBRATION_C, HeaterBank
+from sim.physics.heaters import CALIBRATION_C, CHANNELS, HeaterBank
 from sim.physics.thermal import Stage, TecWiring, ThermalPlant
 from sim.ports import TecPort
+from sim.scenario import Modules
 
 Floats = npt.NDArray[np.float64]
 
 PHOTON_J = PLANCK * CHANNEL_HZ
 WALK_RAD_PER_ROOT_S = np.deg2rad(np.array([0.05, 0.05, 0.3, 0.05])) / np.sqrt(60.0)
 DARK_DOUBLES_K = 10.0
+RAILED_A = 0.033
 
 
 class Module:
@@ -38,7 +40,10 @@ class Module:
         drifts: Drifts,
         now: Callable[[], float],
         phase_scale: float,
+        build: Modules = Modules(),
+        ballast: Ballast | None = None,
     ) -> None:
+        """ballast: what sits on the fifth heater channel where `build` has one."""
         self.name = name
         self.serial = serial
         self.tec: TecPort = tec
@@ -47,13 +52,17 @@ class Module:
         self._stage = stage
         self._now = now
         self._drifts = drifts
-        self._bank = HeaterBank(heaters)
+        self._bank = HeaterBank(heaters, ballast if build.ballast else None)
+        self._dead_diodes = np.zeros(8, np.bool_)
+        self._wanders = build.die_noise_k > 0.0
         self._walk = np.zeros(HEATERS)
         self._phases = np.zeros(HEATERS)
         self._phases_key: tuple[float, float, int] | None = None
         self._phase_scale = phase_scale
         self.foreign_w = 0.0
         drifts.walk(f"{name} phases", 1.0, HEATERS)
+        if self._wanders:
+            drifts.ou(f"{name} die", build.die_noise_k, build.die_noise_s)
 
     def set_heater_current(self, channel: int, amperes: float) -> None:
         """Raises ValueError for a channel that the part does not have."""
@@ -82,9 +91,19 @@ class Module:
         self._stage.advance()
         return self.plant.submount_c
 
+    @property
+    def die_c(self) -> float:
+        """What the phases feel: the plant's die, and its wander where the scenario has one (truth)."""
+        return self.plant.die_c + (self._drifts[f"{self.name} die"] if self._wanders else 0.0)
+
+    @property
+    def heaters(self) -> HeaterBank:
+        """The heaters themselves (truth)."""
+        return self._bank
+
     def phases(self) -> Floats:
         """Phase of every element now, rad, shape (4,) (truth; does not move the world)."""
-        key = (self._now(), self.plant.die_c, self._bank.changes)
+        key = (self._now(), self.die_c, self._bank.changes)
         if key != self._phases_key:
             self._phases = self._bank.phases(key[0], key[1], self._walk)
             self._phases_key = key
@@ -101,9 +120,13 @@ class Module:
         self._bank.age(t, heater_scale)
 
     def apply_faults(self, faults: FaultSchedule, t: float) -> None:
-        broken = np.array([bool(faults.active("open", f"{self.name}.heater.{i}", t)) for i in range(HEATERS)])
-        shorted = np.array([bool(faults.active("short", f"{self.name}.heater.{i}", t)) for i in range(HEATERS)])
-        self._bank.set_faults(broken, shorted, self._now())
+        heaters = [f"{self.name}.heater.{i}" for i in range(CHANNELS)]
+        broken = np.array([bool(faults.active("open", h, t)) for h in heaters])
+        shorted = np.array([bool(faults.active("short", h, t)) for h in heaters])
+        railed = [faults.active("railed", h, t) for h in heaters]
+        stuck = np.array([np.nan if f is None else f.number(RAILED_A) for f in railed])
+        self._bank.set_faults(broken, shorted, self._now(), stuck)
+        self._dead_diodes = np.array([bool(faults.active("dead", f"{self.name}.photodiode.{i}", t)) for i in range(8)])
         self.plant.set_heat(self._bank.heat())
         fan = faults.active("fan", f"{self.name}.tec", t)
         factor = fan.number(4.0) if fan else 1.0
@@ -115,4 +138,5 @@ class Module:
         """Photocurrents, A, for powers in front of the taps, W, shape (8,) by ADC channel; dark currents included."""
         warmer = 2.0 ** ((self.plant.die_c - CALIBRATION_C) / DARK_DOUBLES_K)
         out: Floats = watts * self.monitors.tap * self.monitors.responsivity + self.monitors.dark * warmer
+        out[self._dead_diodes] = 0.0
         return out

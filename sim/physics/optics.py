@@ -1,7 +1,8 @@
 """Control state -> mean photo-detections per (class, cell): one amplitude calculation (reference pair A4).
 
 Class = 2*state + intensity: state 0 Z0 (early), 1 Z1 (late), 2 X0, 3 X1; intensity 0 signal, 1 decoy. A ninth row is a
-slot with the state modulator undriven. Cells: DZ early, late; DX0 bins 0, 1, 2; DX1 bins 0, 1, 2 (bin 1 interferes).
+slot with the state modulator undriven; the last two are pilots, whose early field leads or lags the late by 90 degrees.
+Cells: DZ early, late; DX0 bins 0, 1, 2; DX1 bins 0, 1, 2 (bin 1 interferes).
 `table` is the readable form in numpy; `fill_table` is the same, compiled.
 """
 
@@ -16,8 +17,8 @@ import numpy.typing as npt
 from sim.jit import njit
 
 Floats = npt.NDArray[np.float64]
-ROWS = 9
-UNDRIVEN = 8
+ROWS = 11
+UNDRIVEN, PILOT_PLUS, PILOT_MINUS = 8, 9, 10
 
 
 def from_db(db: float) -> float:
@@ -35,7 +36,8 @@ class AliceOptics:
     """mu_ref: photons of a Z signal symbol at the output with all errors 0. d_*: errors, theta_*: RF drives, rad.
 
     xi_s: signed field leak of the state modulator; leak_c, leak_d: extinctions as power ratios; long: transmission of
-    the AMZI's long arm; windows: length of the state modulator's window in carved pulses.
+    the AMZI's long arm; windows: length of the state modulator's window in carved pulses; pilot_gain: mean photons of a
+    pilot slot against those of a Z signal, 0 without pilot.
     """
 
     mu_ref: float = 0.50
@@ -55,6 +57,7 @@ class AliceOptics:
     leak_d: float = 10.0**-2.5
     long: float = 10.0**-0.12
     windows: float = 4.0
+    pilot_gain: float = 0.0
 
     def vector(self) -> Floats:
         return np.array([getattr(self, name) for name in ALICE_FIELDS])
@@ -109,7 +112,7 @@ def drives(a: AliceOptics) -> list[tuple[float, float, float]]:
 
 
 def alice_fields(a: AliceOptics) -> tuple[npt.NDArray[np.complex128], Floats]:
-    """Fields (E, L) in sqrt(photons) and leaked photons in each window, shape (9, 2), at the transmitter's output."""
+    """Fields (E, L) in sqrt(photons) and leaked photons in each window, shape (11, 2), at the transmitter's output."""
     base = balanced(a.long)
     cross = math.sin((base + a.d_split) / 2.0) ** 2
     norm = 1.0 / math.sqrt(1.0 - math.sin(base / 2.0) ** 2)
@@ -124,11 +127,16 @@ def alice_fields(a: AliceOptics) -> tuple[npt.NDArray[np.complex128], Floats]:
         f = np.array([mzm(early + a.d_s, a.xi_s), mzm(late + a.d_s, a.xi_s)])
         fields[row] = math.sqrt(g * on) * f * arms
         leak[row] = g * off * a.windows * np.abs(f) ** 2
+    g = common * decoy_transmission(a.d_d, a.leak_d) * a.pilot_gain
+    for row, lead in ((PILOT_PLUS, 1j), (PILOT_MINUS, -1j)):
+        f = np.array([lead, 1.0]) * math.sqrt(0.5)
+        fields[row] = math.sqrt(g * on) * f * arms
+        leak[row] = g * off * a.windows * np.abs(f) ** 2
     return fields, leak
 
 
 def table(a: AliceOptics, b: BobOptics, loss_db: float) -> Floats:
-    """Mean photo-detections a slot, efficiency included, darks not, shape (9, 8)."""
+    """Mean photo-detections a slot, efficiency included, darks not, shape (11, 8)."""
     fields, leak = alice_fields(a)
     light = np.abs(fields) ** 2 + leak
     t = from_db(loss_db) * b.common
@@ -154,7 +162,10 @@ def table(a: AliceOptics, b: BobOptics, loss_db: float) -> Floats:
 
 @njit(nogil=True, cache=True)
 def fill_table(a: Floats, b: Floats, loss_db: float, lam: Floats, photons: Floats) -> None:
-    """`table` from the vectors of AliceOptics and BobOptics into lam (9, 8); photons (9,): a slot, Alice's output."""
+    """`table` from the vectors of AliceOptics and BobOptics into lam (11, 8); photons (11,): a slot, Alice's output.
+
+    Arrays with fewer rows get the first ones.
+    """
     long_a = a[15]
     base = 2.0 * math.asin(math.sqrt(1.0 / (1.0 + long_a)))
     cross = math.sin((base + a[2]) / 2.0) ** 2
@@ -176,7 +187,7 @@ def fill_table(a: Floats, b: Floats, loss_db: float, lam: Floats, photons: Float
     mix = 2.0 * b[9] * math.sqrt(ls * ll * to2 * ro2)
     turn = math.cos(b[8] - a[3])
     turn_q = math.sin(b[8] - a[3])
-    for row in range(9):
+    for row in range(lam.shape[0]):
         state, k = row // 2, row % 2
         e = a[9] if state == 0 else (0.5 * a[9] if 2 <= state <= 3 else 0.0)
         s = a[9] if state == 1 else (0.5 * a[9] if state == 2 else (-0.5 * a[9] if state == 3 else 0.0))
@@ -185,11 +196,16 @@ def fill_table(a: Floats, b: Floats, loss_db: float, lam: Floats, photons: Float
         e_im, e_re = math.sin((e + a[8]) / 2.0), xi * math.cos((e + a[8]) / 2.0)
         l_im, l_re = math.sin((s + a[8]) / 2.0), xi * math.cos((s + a[8]) / 2.0)
         e2, l2 = e_im * e_im + e_re * e_re, l_im * l_im + l_re * l_re
+        if row >= 9:
+            g = common * (a[14] + (1.0 - a[14]) * math.cos(a[10] / 2.0) ** 2) * a[17]
+            e2 = l2 = 0.5
         early = g * (on * e2 * h_early * h_early + off * a[16] * e2)
         late = g * (on * l2 * h_late * h_late + off * a[16] * l2)
         # conj(late) * early, turned by phi_B - phi_A: its real part interferes
         re = l_re * e_re + l_im * e_im
         im = l_re * e_im - l_im * e_re
+        if row >= 9:
+            re, im = 0.0, (0.5 if row == 9 else -0.5)
         wave = mix * g * on * h_early * h_late * (re * turn - im * turn_q)
         photons[row] = early + late
         lam[row, 0] = z * early
@@ -216,7 +232,7 @@ def continuous_split(b: BobOptics, turn: float) -> Floats:
 
 
 def photons_of(alice: AliceOptics) -> Floats:
-    """Mean photons a slot at the transmitter's output for every row, shape (9,)."""
+    """Mean photons a slot at the transmitter's output for every row, shape (11,)."""
     lam, photons = np.empty((ROWS, 8)), np.empty(ROWS)
     fill_table(alice.vector(), BobOptics().vector(), 0.0, lam, photons)
     return photons

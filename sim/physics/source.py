@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sim.individuals import stream
 from sim.physics.clicks import KIND_FIXED, KIND_KEY, KIND_SYNC
+from sim.physics.optics import PILOT_MINUS, PILOT_PLUS, ROWS
 from sim.physics.symbols import key_symbols, nibble_of, sync_symbols
 from sim.physics.thermal import Stage
 
@@ -28,7 +29,8 @@ BIN_S = 800e-12
 
 @dataclass(frozen=True)
 class Stretch:
-    """One mode from slot `first` on, with the probabilities of X and of decoy in 1/65536."""
+    """One mode from slot `first` on, with the probabilities of X and of decoy in 1/65536, and a pilot in KEY mode in
+    every slot that is a multiple of `pilot` (0: none)."""
 
     first: int
     mode: str = "OFF"
@@ -36,20 +38,21 @@ class Stretch:
     intensity: int = 0
     t_x: int = 0
     t_decoy: int = 0
+    pilot: int = 0
 
     @property
     def fixed_class(self) -> int:
         return 2 * self.state + self.intensity if self.mode == "FIX" else 0
 
-    def row(self, first: int, count: int) -> tuple[int, int, int, int, int, int, int]:
+    def row(self, first: int, count: int) -> tuple[int, int, int, int, int, int, int, int]:
         """A segment for the click kernels (columns of `sim.physics.clicks`)."""
         kind = {"KEY": KIND_KEY, "SYNC": KIND_SYNC}.get(self.mode, KIND_FIXED)
         table = {"NULL": TABLE_NULL, "OFF": TABLE_CONTINUOUS, "CW": TABLE_CONTINUOUS}.get(self.mode, TABLE_PULSES)
-        return first, count, kind, table, self.fixed_class, self.t_x, self.t_decoy
+        return first, count, kind, table, self.fixed_class, self.t_x, self.t_decoy, self.pilot
 
     def weights(self) -> Floats:
-        """Share of each class, shape (9,), the last with the state modulator undriven; all 0 for unmodulated light."""
-        w = np.zeros(9)
+        """Share of each row of `optics.table`, shape (11,); all 0 for unmodulated light."""
+        w = np.zeros(ROWS)
         if self.mode == "NULL":
             w[8] = 1.0
         elif self.mode == "FIX":
@@ -59,6 +62,9 @@ class Stretch:
         elif self.mode == "KEY":
             x, d = self.t_x / 65536.0, self.t_decoy / 65536.0
             w[:8] = np.outer([(1 - x) / 2, (1 - x) / 2, x / 2, x / 2], [1 - d, d]).ravel()
+            if self.pilot:
+                w *= 1.0 - 1.0 / self.pilot
+                w[[PILOT_PLUS, PILOT_MINUS]] = 0.5 / self.pilot
         return w
 
 
@@ -104,7 +110,16 @@ class Run:
 class Source:
     """Slots follow Alice's clock, which is the world's time."""
 
-    def __init__(self, stage: Stage, now_s: Callable[[], float], period_ps: int, seed: int) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        now_s: Callable[[], float],
+        period_ps: int,
+        seed: int,
+        pilot: tuple[int, float] = (0, 0.0),
+    ) -> None:
+        """`pilot`: every so many slots (0: none), and its gain over a signal slot, dB."""
+        self.pilot = pilot
         self._stage = stage
         self._now = now_s
         self._seed = seed
@@ -171,7 +186,8 @@ class Source:
         if mode not in MODES or not 0 <= state <= 3 or intensity not in (0, 1):
             raise ValueError(f"mode {mode!r}, state {state}, intensity {intensity}: modes are {', '.join(MODES)}")
         self._stage.before_change()
-        stretch = Stretch(slot, mode, state, intensity, *self._probabilities)
+        pilot = self.pilot[0] if mode == "KEY" else 0
+        stretch = Stretch(slot, mode, state, intensity, *self._probabilities, pilot=pilot)
         run, now = self.runs[-1], self.slot_now()
         if not run.run_id:
             self._first = stretch

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim.physics.clicks import CELLS, LEAD, NEVER, SEGMENT_COLUMNS, cell_offsets, detect, photodetections
+from sim.physics.clicks import (
+    CELLS,
+    CLASSES,
+    LEAD,
+    NEVER,
+    PILOTS,
+    SEGMENT_COLUMNS,
+    cell_offsets,
+    detect,
+    photodetections,
+)
 from sim.physics.random64 import state_from
 from sim.physics.source import Run, Source
 from sim.physics.thermal import Stage
@@ -30,7 +40,7 @@ WARM_SLOTS = 8  # drawn before a gate opens, so that detectors are dead when the
 EDGE_PS = 1_500  # beyond this no click of a later slot is recorded earlier
 PS = 1e12
 SHORT_PS = 250_000_000  # so short that even the brightest light gives no more than CHUNK candidates
-_NO_TABLE = np.zeros((3, 8, CELLS))
+_NO_TABLE = np.zeros((3, CLASSES, CELLS))
 
 
 class BobClock:
@@ -81,10 +91,11 @@ class Slice:
     fraction: float
     scale: float
     gate: tuple[int, int]
+    swapped: bool = False
 
 
 class Tagger:
-    """tables: the optics of the present, shape (3, 8, 11), see `sim.physics.source`.
+    """tables: the optics of the present, shape (3, 10, 11), see `sim.physics.source`.
 
     delay_ps: the fibre's transit, whole and drifting part.
     """
@@ -108,6 +119,7 @@ class Tagger:
         self._rng = state_from(generator)
         self._offsets = cell_offsets(receiver.bin_ps, receiver.delay_ps)
         self.running = False
+        self.swapped = False  # the cables of DX0 and DX1 are exchanged
         self._gate = (0, 0)
         self._next = (0, 0)  # (identity of the run, its next slot)
         self._pending: deque[Slice] = deque()
@@ -224,15 +236,19 @@ class Tagger:
             segments = self._segments(run, slot0, stop, base, scale)
             cumulative = self._tables() if len(segments) else _NO_TABLE
             fraction += drifting * scale
-            piece = Slice(run.key, slot0, stop - slot0, segments, cumulative, base, fraction, scale, self._gate)
-            self._pending.append(piece)
+            how = (base, fraction, scale, self._gate, self.swapped)
+            self._pending.append(Slice(run.key, slot0, stop - slot0, segments, cumulative, *how))
 
     def _most(self, run: Run, first: int, end: int) -> int:
         """Slots of one slice, for no more than CHUNK expected candidates."""
         if (end - first) * self.period_ps * self._open_share() < SHORT_PS:
             return end - first
         used = sorted({s.row(a, 0)[3] for a, _, s in run.between(first, end)})
-        top = float(self._tables()[used, :, CELLS - 1].max()) * self._open_share()
+        tables = self._tables()[used, :, CELLS - 1]
+        top = float(tables[:, :PILOTS].max())
+        if every := max(s.pilot for _, _, s in run.between(first, end)):
+            top += float(tables[:, PILOTS:].max()) / every
+        top *= self._open_share()
         return max(1, int(CHUNK / top)) if top > 0.0 else end - first
 
     def _segments(self, run: Run, first: int, end: int, base: int, scale: float) -> Ints:
@@ -300,4 +316,7 @@ class Tagger:
         seen = times >= 0
         if piece.gate != (0, 0):
             seen &= times % piece.gate[1] < piece.gate[0]
-        self._ready.append((times[seen], channels[seen]))
+        times, channels = times[seen], channels[seen]
+        if piece.swapped:
+            channels = np.array([0, 2, 1], np.uint8)[channels]
+        self._ready.append((times, channels))

@@ -23,7 +23,7 @@ CONTROL_TICKS = 10
 # Columns of the state of a module.
 DIE, SUBMOUNT, SENSOR, SINK, INTEGRAL, CURRENT, MEASURED = range(7)
 # Columns of what acts on it.
-ENABLED, TARGET, GAIN, RESET, LIMIT, SIGN, HEAT, SINK_FACTOR = range(8)
+ENABLED, TARGET, GAIN, RESET, LIMIT, SIGN, HEAT, SINK_FACTOR, STATIC = range(9)
 DIE_J_PER_K, DIE_K_PER_W = 0.05, 1.0
 SUBMOUNT_J_PER_K, SINK_J_PER_K, SINK_K_PER_W = 8.0, 250.0, 1.5
 SEEBECK_V_PER_K, TEC_OHM, TEC_W_PER_K = 0.0133, 1.03, 0.068
@@ -36,12 +36,18 @@ ZERO_C = 273.15
 def run_plant(
     first_tick: int, ticks: int, ambient: float, act: Floats, state: Floats, rng: State, noise: float
 ) -> None:
-    """Step one plant. act: shape (8,), state: shape (7,), changed in place; noise: K rms of the thermistor reading."""
+    """Step one plant. act: shape (9,), state: shape (7,), changed in place; noise: K rms of the thermistor reading.
+
+    A finite STATIC is the current that is given instead of regulation; the integral then waits at 0.
+    """
     for tick in range(first_tick, first_tick + ticks):
         if tick % CONTROL_TICKS == 0:
             state[MEASURED] = state[SENSOR] + noise * normal(rng)
             if act[ENABLED] == 0.0:
                 state[CURRENT] = 0.0
+                state[INTEGRAL] = 0.0
+            elif not math.isnan(act[STATIC]):
+                state[CURRENT] = min(act[LIMIT], max(-act[LIMIT], act[STATIC]))
                 state[INTEGRAL] = 0.0
             else:
                 wish = act[GAIN] * (state[MEASURED] - act[TARGET])
@@ -90,7 +96,8 @@ class ThermalPlant:
         self._stage = stage
         self.state = np.full(7, float(start_c))
         self.state[[INTEGRAL, CURRENT]] = 0.0
-        self.act = np.zeros(8)
+        self.act = np.zeros(9)
+        self.act[STATIC] = math.nan
         self.act[[TARGET, GAIN, RESET, LIMIT, SIGN, SINK_FACTOR]] = (25.0, 0.95, 8.8, 2.0, 1.0, 1.0)
         self._rng = state_from(generator)
         self._noise = noise
@@ -170,6 +177,19 @@ class ThermalPlant:
     @current_limit_a.setter
     def current_limit_a(self, value: float) -> None:
         self._write(LIMIT, abs(value))
+
+    @property
+    def static_a(self) -> float | None:
+        """Current given instead of regulation, A; None while it regulates. Regulation begins with no integral."""
+        value = float(self.act[STATIC])
+        return None if math.isnan(value) else value
+
+    @static_a.setter
+    def static_a(self, value: float | None) -> None:
+        self._stage.advance()
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"TEC current {value!r} is not a finite number")
+        self.act[STATIC] = math.nan if value is None else value
 
     @property
     def polarity(self) -> int:

@@ -12,12 +12,16 @@ from tests.drivers.fakes import Clock, make_pool
 
 OPTIONS: dict[str, dict[str, object]] = {
     "ads131m08": {"channels": {"PA0": 0}},
+    "counter": {},
+    "cryostat": {},
+    "eeprom24c64": {},
     "ina228": {"shunt_ohm": 0.05, "max_current_a": 0.5},
     "itla": {},
     "ltc2668": {"channels": {"C": {"index": 0}}},
     "ltc2672": {"channels": {"phase": 2}, "max_current_a": 0.033},
     "mecom_tec": {},
     "pca9535": {"lines": {"led": {"port": 0, "bit": 3, "direction": "out"}}},
+    "pmbus": {},
     "snspd": {"counts_address": "tcp:127.0.0.1:12345"},
     "symbol_source": {},
     "time_tagger": {},
@@ -25,12 +29,16 @@ OPTIONS: dict[str, dict[str, object]] = {
 }
 ADDRESS = {
     "ads131m08": "spi:1.0",
+    "counter": "visa:TCPIP::c::hislip0::INSTR",
+    "cryostat": "visa:TCPIP::d::7777::SOCKET",
+    "eeprom24c64": "i2c:2:0x50",
     "ina228": "i2c:1:0x40",
     "itla": "serial:/dev/laser",
     "ltc2668": "spi:0.1",
     "ltc2672": "spi:0.0",
     "mecom_tec": "serial:/dev/tec",
     "pca9535": "i2c:2:0x20",
+    "pmbus": "i2c:2:0x58",
     "snspd": "tcp:127.0.0.1:12000",
     "symbol_source": "visa:TCPIP::a::hislip0::INSTR",
     "time_tagger": "visa:TCPIP::b::hislip0::INSTR",
@@ -48,7 +56,7 @@ def test_every_built_in_driver_can_be_made_without_touching_a_bus(clock: Clock) 
 
 
 def test_unknown_driver_lists_the_known_ones(clock: Clock) -> None:
-    with pytest.raises(RegistryError, match=r"unknown driver 'ltc9999'; known are ads131m08, ina228, .*tmp117"):
+    with pytest.raises(RegistryError, match=r"unknown driver 'ltc9999'; known are ads131m08, counter, .*tmp117"):
         registry.create("ltc9999", "x", "spi:0.0", make_pool(clock), {})
 
 

@@ -14,6 +14,7 @@ class FakeTec:
         self.target_c = 25.0
         self.kp_a_per_k = self.ti_s = self.current_limit_a = 0.0
         self.polarity = 1
+        self.static_a: float | None = None
         self.object_c, self.sink_c, self.current_a, self.voltage_v = 24.0, 27.0, 0.5, 1.5
 
 
@@ -21,6 +22,7 @@ class FakeSource:
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.period_s, self.bin_s = 8e-9, 0.8e-9
+        self.pilot = (0, 0.0)
         self.rf: dict[str, float] = {}
         self.randomiser = False
         self.run, self.runs, self.started = 0, 0, 0.0

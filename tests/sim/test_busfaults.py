@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sim.busfaults import NO_EFFECT, BusFaults, Effect
+from sim.busfaults import NO_EFFECT, REMEMBERED, BusFaults, Effect
 from sim.clock import ManualClock
 from sim.faults import Fault, FaultSchedule
 from sim.instruments.stream import Replies
@@ -44,6 +44,23 @@ def test_chance_is_repeatable() -> None:
         runs.append(["nack" in faults.strike("i2c1") for _ in range(200)])
     assert runs[0] == runs[1]
     assert 30 < sum(runs[0]) < 90
+
+
+def test_stale_answers_are_those_to_the_same_request() -> None:
+    clock, faults = make(Fault(5.0, "stale", "alice.adc", 5.0))
+    assert faults.answer(faults.strike("adc"), "adc", b"a", b"1") == b"1"
+    assert faults.answer(faults.strike("adc"), "adc", b"b", b"2") == b"2"
+    clock.t = 5.0
+    stale = faults.strike("adc")
+    assert faults.answer(stale, "adc", b"a", b"3") == b"1"
+    assert faults.answer(stale, "adc", b"b", b"4") == b"2"
+    assert faults.answer(stale, "adc", b"never asked", b"5") == b"5"
+    assert faults.answer(stale, "adc", b"never asked", b"6") == b"5"
+    clock.t = 10.0
+    assert faults.answer(faults.strike("adc"), "adc", b"a", b"7") == b"7"
+    for n in range(2 * REMEMBERED):
+        faults.answer(NO_EFFECT, "adc", b"%d" % n, b"x")
+    assert faults.answer(stale, "adc", b"a", b"8") == b"8"
 
 
 def test_garbling() -> None:

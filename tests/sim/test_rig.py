@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from sim.chips.analog import Analog
+from sim.chips.checksums import crc16_ccitt
 from sim.clock import ManualClock
 from sim.faults import Fault, FaultSchedule
 from sim.instruments.itla import with_bip4
+from sim.instruments.mecom import decode
 from sim.instruments.ports import CountsPort
 from sim.ports import AlicePort
 from sim.rig import Rig, build_rigs
+from sim.scenario import Scenario
 from tests.sim.fake_ports import FakeModule
 
 
@@ -206,6 +209,49 @@ def test_message_faults() -> None:
     assert counts.stream_lines(9.0) == b""
 
 
+def test_stale_readings_of_the_tec() -> None:
+    bench = Bench("alice", Fault(5.0, "stale", "alice.tec", 5.0))
+    seen = []
+    for t, celsius in ((0.0, 24.0), (4.0, 25.0), (6.0, 26.0), (9.0, 27.0), (11.0, 28.0)):
+        bench.clock.t, bench.module.tec.object_c = t, celsius
+        body = b"#021AB7?VR03E801"
+        bench.rig.serial["tec"].feed(body + b"%04X\r" % crc16_ccitt(body, 0))
+        seen.append(decode(bench.rig.serial["tec"].take()[7:-5], is_float=True))
+    assert seen == [24.0, 25.0, 25.0, 25.0, 28.0]
+
+
+def test_stale_chips_repeat_their_answers() -> None:
+    bench = Bench("bob", *(Fault(5.0, "stale", f"bob.{part}", 5.0) for part in ("i2c1", "ads131m08", "tagger")))
+    rail, adc, visa = bench.rig.i2c[1], bench.rig.spi[1, 0], bench.rig.scpi["tagger"]
+
+    def read() -> tuple[bytes, bytes, bytes | None]:
+        adc.transfer(bytes(30), 1, 1)
+        temperature = rail.transfer(0x48, [(0, b"\0"), (1, 2)])[0]
+        return temperature, adc.transfer(bytes(30), 1, 1), visa.execute(b"TAGS:TIME?\n")
+
+    bench.rig.scpi["tagger"].execute(b"TAGS:RUN\n")
+    bench.clock.t = 4.0
+    before = read()
+    bench.clock.t = 6.0
+    bench.module.submount = 60.0
+    assert read() == before
+    bench.clock.t = 11.0
+    assert all(now != old for now, old in zip(read()[1:], before[1:], strict=True))
+
+
+def test_reading_noise_is_that_of_the_scenario() -> None:
+    def spread(noise: float) -> float:
+        clock = ManualClock()
+        port = cast("AlicePort", FakeModule("alice", clock))
+        adc = Rig(port, clock=clock, factory_analog=Analog.nominal(), reading_noise=noise).spi[1, 0]
+        raw = [adc.transfer(bytes(30), 1, 1)[3:6] for _ in range(400)][2:]
+        volts = np.array([int.from_bytes(r, "big") for r in raw]) * 1.2 / (1 << 23)
+        return float(volts.std() / 0.2 * np.log(10.0))
+
+    assert spread(0.005) == pytest.approx(0.005, rel=0.15)
+    assert spread(5e-4) == pytest.approx(5e-4, rel=0.15)
+
+
 def test_noise_is_seeded() -> None:
     def reading(seed: int) -> bytes:
         clock = ManualClock()
@@ -222,7 +268,7 @@ def test_rigs_of_a_world() -> None:
     monitors = Analog(np.full(8, 0.21), np.full(8, 1e-10))
     for module in modules.values():
         module.individual = SimpleNamespace(monitors=monitors)
-    world = SimpleNamespace(**modules, faults=FaultSchedule(), scenario=SimpleNamespace(seed=7))
+    world = SimpleNamespace(**modules, faults=FaultSchedule(), scenario=Scenario(seed=7))
     rigs = build_rigs(world, clock)
     assert list(rigs) == ["alice", "bob"]
     rx = rigs["bob"].spi[1, 0].transfer(bytes(30), 1, 1)

@@ -109,7 +109,7 @@ def test_photodiodes_in_every_mode(pair: Pair) -> None:
     d = pair.truth.set_points()["c"]
     off = i.carver.xi**2 * math.cos(d / 2) ** 2 + math.sin(d / 2) ** 2
     pulsed, still = seen["KEY", 0, 0][1], seen["OFF", 0, 0][1]
-    fringe = 1.0 - pair.alice._fringe() / sum(pair.alice._arms())
+    fringe = 1.0 - pair.alice._fringe() / sum(pair.alice.arms())
     assert pulsed / still * fringe == pytest.approx((0.0125 + 0.9875 * off) / off, rel=0.01)
     # Undriven: the leak of C all through the slot and the AMZI's fringe, in place of two pulses.
     same = seen["NULL", 0, 0][3] * 80 * off * (2.0 - fringe) / (1.0 + 76 * off)
@@ -395,3 +395,44 @@ def test_photons_of_an_idle_world_cost_nothing(pair: Pair) -> None:
     start = time.perf_counter()
     pair.advance(60.0)
     assert time.perf_counter() - start < 60 * 0.002
+
+
+def test_modules_with_ballast_and_wandering_dies() -> None:
+    plain, built = Pair(seed=3), Pair(Scenario.from_mapping({"seed": 3, "modules": {"ballast": True}}))
+    for p in (plain, built):
+        for side in (p.alice, p.bob):
+            side.set_heater_rail(True)
+            side.set_heater_current(4, 0.02)
+        p.advance(0.1)
+    assert plain.alice.heater_open(4)
+    assert not built.alice.heater_open(4)
+    assert built.bob.heater_rail()[1] == pytest.approx(plain.bob.heater_rail()[1] + 0.02)
+    np.testing.assert_array_equal(built.alice.individual.heaters.p_pi, plain.alice.individual.heaters.p_pi)
+    wander = {"die_noise_k": 0.005, "die_noise_s": 2.0}
+    noisy = Pair(Scenario.from_mapping({"seed": 3, "drifts": {"phase": 0.0}, "modules": wander}))
+    seen = []
+    for _ in range(400):
+        noisy.advance(1.0)
+        seen.append((noisy.alice.die_c - noisy.alice.plant.die_c, float(noisy.alice.phases()[2])))
+    offset, phase = np.array(seen).T
+    assert offset.std() == pytest.approx(0.005, rel=0.25)
+    assert np.corrcoef(offset, phase)[0, 1] > 0.9
+    assert plain.alice.die_c == plain.alice.plant.die_c
+
+
+def test_dead_photodiode_railed_heater_and_a_wire_without_plateau() -> None:
+    faults = [
+        {"at": 1.0, "for": 2.0, "on": "alice.photodiode.6", "what": "dead"},
+        {"at": 1.0, "for": 2.0, "on": "bob.heater.1", "what": "railed", "value": 0.03},
+        {"at": 1.0, "for": 2.0, "on": "bob.detector.2", "what": "plateau"},
+    ]
+    p = Pair(Scenario.from_mapping({"seed": 3, "fault": faults}))
+    p.bob.set_heater_rail(True)
+    seen = []
+    for _ in range(4):
+        p.advance(0.9)
+        power = float(p.bob.heaters.powers(p.world.now())[1])
+        seen.append((p.alice.photocurrents()[6], power, float(p.bob.bank.widening[2])))
+    assert [s[0] > 0.0 for s in seen] == [True, False, False, True]
+    assert [s[1] > 0.07 for s in seen] == [False, True, True, False]
+    assert [s[2] for s in seen] == [1.0, 8.0, 8.0, 1.0]

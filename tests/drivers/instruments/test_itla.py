@@ -267,3 +267,28 @@ async def test_a_line_that_was_dead_for_long_must_fall_silent_first(clock: Clock
     line.read = lambda size=1, /: b"x" * size  # type: ignore[method-assign]
     with pytest.raises(BusFault, match="does not fall silent"):
         await made._read(0x41)
+
+
+async def test_fine_tuning(clock: Clock) -> None:
+    device = Laser()
+    device.registers |= {0x4F: 3000, 0x62: 77}
+    made, _ = laser(clock, device)
+    await made.open()
+    assert device.registers[0x62] == 0
+    assert made.output("fine").limits.high == 3e9
+    await made.set_fine_hz(-250.4e6)
+    assert device.registers[0x62] == 0x10000 - 250
+    assert made.output("fine").value == -250e6
+    await made.set_fine_hz(12e6)
+    assert device.registers[0x62] == 12
+    with pytest.raises(OutOfRange, match=r"laser\.fine: 3\.1e\+09 Hz is above the upper limit 3e\+09 Hz"):
+        await made.set_fine_hz(3.1e9)
+    with pytest.raises(KeyError):
+        made.output("colour")
+
+
+async def test_a_laser_without_fine_tuning_says_so(clock: Clock) -> None:
+    made, _ = laser(clock, Laser())
+    await made.open()
+    with pytest.raises(Refused, match="RNI: register not implemented"):
+        await made.set_fine_hz(1e6)

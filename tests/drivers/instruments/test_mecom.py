@@ -59,7 +59,11 @@ class Controller:
     def __init__(self) -> None:
         self.values = {100: i(1091), 102: i(4711), 103: i(610), 104: i(2), 105: i(0), 1200: i(2)}
         self.values |= {1000: f(30.001), 1001: f(27.0), 1010: f(30.0), 1011: f(29.5), 1020: f(-0.5), 1021: f(-1.2)}
-        self.values |= {p: f(0.0) for p in (2030, 2060, 3000, 3003, 3010, 3011, 3012)} | {2010: i(0)}
+        self.values |= {p: f(0.0) for p in (2030, 2060, 3000, 3003, 3010, 3011, 3012)} | {
+            2000: i(2),
+            2010: i(0),
+            2020: f(0.0),
+        }
         self.mangle: list[str] = []
         self.old = b""
         self.error = ""
@@ -204,3 +208,28 @@ def test_no_fault_ever_shifts_a_reply(faults: list[str], late: list[bool]) -> No
 
     asyncio.run(scenario())
     assert issubclass(Timeout, DriverError)
+
+
+async def test_a_fixed_current_and_back_to_regulation(clock: Clock) -> None:
+    device = Controller()
+    device.values[2000] = i(0)
+    made, line = tec(clock, device, current_limit_a=1.5)
+    await made.open()
+    assert device.values[2000] == i(2)
+    await made.drive_current(-0.75)
+    assert (device.values[2000], device.values[2020]) == (i(0), f(-0.75))
+    sent = len(line.sent)
+    with pytest.raises(OutOfRange, match=r"tec\.current: 1\.6 A is above the upper limit 1\.5 A"):
+        await made.drive_current(1.6)
+    await made.set_current_limit(0.5)
+    with pytest.raises(OutOfRange, match=r"tec\.current: -0\.6 A is below the lower limit -0\.5 A"):
+        await made.drive_current(-0.6)
+    assert len(line.sent) == sent + 1  # nothing was written but the limit
+    await made.drive_current(None)
+    assert device.values[2000] == i(2)
+    await made.drive_current(0.1)
+    await made.make_safe()
+    assert device.values[2000] == i(2)
+    with pytest.raises(KeyError):
+        made.output("current")
+    assert made.output("target").limits.unit == "C"

@@ -186,3 +186,17 @@ def test_resets() -> None:
     assert bench.read(reg.IOCAP) == 0x0044
     assert bench.write(reg.NOP, 0) == 0
     assert bench.laser.due is None
+
+
+def test_fine_tuning_shows_in_the_reported_frequency() -> None:
+    bench = Bench()
+    bench.emit()
+    bench.write(reg.FTF, 0x10000 - 1234)
+    assert bench.read(reg.NOP) & 0x0100
+    bench.clock.t += 1.0
+    assert bench.read(reg.NOP) & 0x0100 == 0
+    assert bench.port.laser_set[1] == pytest.approx(193.4145e12 - 1.234e9)
+    mhz = bench.read(reg.LF1) * 1_000_000 + bench.read(reg.LF2) * 100 + bench.read(reg.LF3)
+    assert mhz == round(bench.port.laser()[1] / 1e6)
+    bench.write(reg.FTF, 6001)
+    assert bench.read(reg.NOP) & 0x0F == 3

@@ -196,3 +196,19 @@ def test_own_protection_holds_until_it_is_cleared() -> None:
     bench.set(2010, 1)
     assert bench.port.enabled
     assert bench.tec.due is None
+
+
+def test_static_current_instead_of_regulation() -> None:
+    bench = Bench()
+    assert bench.port.static_a is None
+    bench.set(2020, -0.4)
+    assert bench.port.static_a is None
+    bench.set(2000, 0)
+    assert bench.port.static_a == pytest.approx(-0.4)
+    bench.set(2020, 0.25)
+    assert bench.port.static_a == pytest.approx(0.25)
+    bench.set(2000, 2)
+    assert bench.port.static_a is None
+    bench.set(2000, 0)
+    bench.raw("RS")
+    assert bench.port.static_a is None

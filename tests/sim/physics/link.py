@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sim.physics.clicks import NEVER, cell_offsets, detect, photodetections
+from sim.physics.clicks import NEVER, SEGMENT_COLUMNS, cell_offsets, detect, photodetections
 from sim.physics.detectors import jitter_table
 from sim.physics.random64 import state_from
 
@@ -42,8 +42,11 @@ class Bench:
         self.times, self.channels = np.empty(self.size, np.int64), np.empty(self.size, np.uint8)
 
     def block(self, segments: Ints, slots: int, photons=photodetections, clicks=detect):  # type: ignore[no-untyped-def]
-        """(times, channels, photo-detections) of the next `slots` slots; segments relative to the present slot."""
-        moved = segments.copy()
+        """(times, channels, photo-detections) of the next `slots` slots; segments relative to the present slot.
+
+        Those of seven columns are without pilot.
+        """
+        moved = np.pad(segments, ((0, 0), (0, SEGMENT_COLUMNS - segments.shape[1])))
         moved[:, 0] += self.slot
         offset = cell_offsets(TAU, self.delay)
         n = photons(

@@ -164,3 +164,58 @@ def test_uncompiled_kernels_give_the_same_clicks() -> None:
         assert pick(KIND_FIXED, 5, 1, *KEY, 0, 0) == 5
         assert pick(KIND_KEY, 0, 7, *KEY, T_X, T_D) == _classes(np.array([7]))[0]
         assert pick(KIND_SYNC, 0, 7, *KEY, 0, 0) in (0, 2)
+
+
+def _with_pilot(lam: Floats) -> Floats:
+    """Eight classes and the two pilots of an eleven-row table."""
+    means = np.zeros((1, 10, CELLS))
+    means[0, :, :8] = lam[[*range(8), 9, 10]]
+    means[0, :, 8:] = DARKS * T * 1e-12
+    return means.cumsum(axis=2)
+
+
+PILOT_ALICE = AliceOptics(phi=0.3, pilot_gain=10.0)
+
+
+def _pilot_segment(slots: int, every: int) -> npt.NDArray[np.int64]:
+    return np.array([[3, slots, KIND_KEY, 0, 0, T_X, T_D, every]])
+
+
+def test_pilot_slots_have_their_own_means_and_others_none_of_them() -> None:
+    """Photo-detections of every cell, in pilot slots of both kinds and in the others, are Poisson about the table."""
+    every, slots = 16, 3_000_000
+    lam = table(PILOT_ALICE, BOB, 10.0)
+    bench = Bench(_with_pilot(lam), seed=3, delay=np.zeros(3), dead=0.0, recovery=1e-9)
+    n = bench.block(_pilot_segment(slots, every), slots + 3)[2]
+    t, detectors = bench.photon_times[:n], bench.photon_detectors[:n]
+    assert np.all(np.diff(t) >= 0.0)
+    slot = np.floor(t / T + 0.1).astype(np.int64)
+    position = t - slot * T
+    where = np.where(slot % every, 0, 1 + (slot // every) % 2)
+    number = np.bincount(np.where(np.arange(3, slots + 3) % every, 0, 1 + (np.arange(3, slots + 3) // every) % 2))
+    p_x, p_d = T_X / 65536, T_D / 65536
+    shares = np.outer([(1 - p_x) / 2, (1 - p_x) / 2, p_x / 2, p_x / 2], [1 - p_d, p_d]).ravel()
+    expected = np.stack([shares @ lam[:8], lam[9], lam[10]])
+    for kind in range(3):
+        for cell, (detector, bin_) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]):
+            hit = (where == kind) & (detectors == detector) & (np.abs(position - bin_ * TAU) < 1.0)
+            mean = expected[kind, cell] * number[kind]
+            assert abs(hit.sum() - mean) < 5.0 * math.sqrt(mean) + 1.0, (kind, cell)
+
+
+def test_pilots_leave_the_other_slots_as_they_were() -> None:
+    """Without pilot the draw is the same to the last bit whether or not the table has rows for one."""
+    lam = table(PILOT_ALICE, BOB, 10.0)
+    plain, rich = Bench(_cumulative(lam[:8]), seed=8), Bench(_with_pilot(lam), seed=8)
+    a, b = plain.block(_key_segment(100_000), 100_000), rich.block(_key_segment(100_000), 100_000)
+    assert np.array_equal(a[0], b[0])
+    assert np.array_equal(a[1], b[1])
+
+
+def test_pilot_kernel_uncompiled_gives_the_same() -> None:
+    lam = table(PILOT_ALICE, BOB, 0.0)
+    fast, slow = Bench(_with_pilot(lam), seed=4), Bench(_with_pilot(lam), seed=4)
+    a = fast.block(_pilot_segment(2000, 7), 2003)
+    b = slow.block(_pilot_segment(2000, 7), 2003, python_of(photodetections), python_of(detect))
+    assert a[2] == b[2] > 100
+    assert np.array_equal(a[0], b[0])

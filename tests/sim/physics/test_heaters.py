@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sim.individuals import draw_alice
+from sim.individuals import draw_alice, draw_ballast
 from sim.physics.heaters import (
     AGEING_S,
     HEADROOM_V,
@@ -116,3 +116,43 @@ def test_no_more_than_the_rail_gives() -> None:
     b = bank()
     b.set_current(0, 0.05, 0.0)
     assert b.voltage(0) == pytest.approx(RAIL_V - HEADROOM_V)
+
+
+def test_a_ballast_warms_the_die_and_turns_no_phase() -> None:
+    ballast = draw_ballast(1, "alice")
+    assert ballast != draw_ballast(1, "bob")
+    b = HeaterBank(H, ballast)
+    b.set_rail(True, 0.0)
+    cold = b.phases(1.0, 30.0, STILL)
+    b.set_current(4, 0.02, 1.0)
+    p = power_at(0.02, ballast.r0, ballast.rho)
+    assert b.heat() == pytest.approx(p)
+    assert b.powers(2.0).tolist() == [0.0] * 4
+    np.testing.assert_array_equal(b.phases(2.0, 30.0, STILL), cold)
+    assert not b.is_open(4)
+    assert b.voltage(4) == pytest.approx(0.02 * ballast.r0 * (1 + ballast.rho * p))
+    assert b.rail()[1] == pytest.approx(0.02 + QUIESCENT_A)
+    assert (b.cold_ohm(4), b.rho(4)) == (ballast.r0, ballast.rho)
+    b.set_faults(np.arange(5) == 4, NONE, 3.0)
+    assert b.is_open(4)
+    assert b.heat() == 0.0
+
+
+def test_a_railed_source_gives_its_own_current() -> None:
+    b = bank()
+    b.set_current(1, 0.01, 0.0)
+    stuck = np.full(5, np.nan)
+    stuck[1] = 0.03
+    b.set_faults(NONE, NONE, 1.0, stuck)
+    changes = b.changes
+    b.set_faults(NONE, NONE, 1.5, stuck)
+    assert b.changes == changes
+    railed = power_at(0.03, H.r0[1], 0.9)
+    assert b.heat() == pytest.approx(railed)
+    b.set_current(1, 0.005, 2.0)
+    assert b.heat() == pytest.approx(railed)
+    b.set_faults(NONE, NONE, 3.0)
+    assert b.heat() == pytest.approx(power_at(0.005, H.r0[1], 0.9))
+    b.set_faults(NONE, NONE, 4.0, stuck)
+    b.set_rail(False, 5.0)
+    assert b.heat() == 0.0

@@ -13,6 +13,7 @@ import pytest
 from sim.jit import python_of
 from sim.physics.light import light_of, qber
 from sim.physics.optics import (
+    ROWS,
     AliceOptics,
     BobOptics,
     alice_fields,
@@ -44,6 +45,7 @@ def _random_pair(g: np.random.Generator) -> tuple[AliceOptics, BobOptics]:
         theta_d=g.uniform(0, 4),
         xi_s=g.uniform(-0.1, 0.1),
         long=g.uniform(0.6, 0.9),
+        pilot_gain=g.uniform(0, 20),
     )
     b = BobOptics(kappa=g.uniform(), d_split=g.normal(), d_combine=g.normal(), phi=g.uniform(-7, 7))
     return a, b
@@ -53,7 +55,7 @@ def _random_pair(g: np.random.Generator) -> tuple[AliceOptics, BobOptics]:
 def test_compiled_table_equals_the_readable_one(compiled: bool) -> None:
     g = np.random.default_rng(1)
     fill = fill_table if compiled else python_of(fill_table)
-    lam, photons = np.empty((9, 8)), np.empty(9)
+    lam, photons = np.empty((ROWS, 8)), np.empty(ROWS)
     for _ in range(50):
         a, b = _random_pair(g)
         fill(a.vector(), b.vector(), 10.0, lam, photons)
@@ -146,3 +148,23 @@ def test_unmodulated_light_keeps_its_energy_at_the_combiner() -> None:
 def test_light_caps_what_would_only_cost_time() -> None:
     light = light_of(replace(A, mu_ref=1e6), B, 10.0, 1e9, 0.0, np.full(3, 100.0), 8e-9)
     assert np.diff(light.cumulative(), axis=2).max() <= 0.5 + 1e-6
+
+
+def test_pilots_show_the_sine_of_the_error_and_nothing_of_its_cosine() -> None:
+    """Equal energy in both bins, gain times a signal; an output's difference over its sum goes with sin(phi_B - phi_A).
+
+    The sign is as documented: the early field of the first leads.
+    """
+    bob = BobOptics(v_mode=1.0)
+    for error in (-0.5, 0.0, 0.2):
+        alice = AliceOptics(phi=0.7, pilot_gain=10.0, leak_c=0.0, xi_s=0.0)
+        lam = table(alice, replace(bob, phi=0.7 + error), 10.0)
+        assert lam[9, :2].sum() == pytest.approx(10.0 * lam[0, :2].sum(), rel=1e-9)
+        assert lam[9, 0] == pytest.approx(lam[9, 1], rel=1e-6)
+        for cell, sign in ((3, 1.0), (6, -1.0)):
+            contrast = (lam[9, cell] - lam[10, cell]) / (lam[9, cell] + lam[10, cell])
+            assert contrast == pytest.approx(sign * math.sin(error), abs=1e-6)
+
+
+def test_without_pilot_its_rows_are_dark() -> None:
+    assert np.all(table(AliceOptics(), BobOptics(), 10.0)[9:] == 0.0)

@@ -97,6 +97,20 @@ def _bank() -> Bank:
     return Bank(np.full(3, 0.8), np.full(3, 100.0), np.full(3, 20e-6))
 
 
+def test_a_wide_curve_has_no_plateau() -> None:
+    b = _bank()
+    b.widening[0] = 8.0
+    seen = []
+    for amperes in (17e-6, 18e-6, 19e-6):
+        for q in (0, 1):
+            b.set_bias(q, amperes)
+        seen.append(b.efficiencies(0.0, np.ones(3))[:2])
+    rise = np.diff(np.log(seen), axis=0)
+    assert rise[:, 0].min() > 0.03
+    assert rise[:, 1].max() < 0.015
+    assert dark_rate(18e-6, 20e-6, 100.0, 8.0) < dark_rate(18e-6, 20e-6, 100.0)
+
+
 def test_latching_by_current_warmth_and_light() -> None:
     b = _bank()
     for q in range(3):

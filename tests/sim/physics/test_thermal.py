@@ -144,3 +144,25 @@ def test_uncompiled_plant_is_the_same() -> None:
         python_of(run_plant)(0, 1, 24.0, b.act, b.state, b._rng, 0.0)
     assert b.state[CURRENT] == 0.0
     assert b.act[HEAT] == 0.0
+
+
+def test_a_static_current_stands_in_for_the_regulator() -> None:
+    p = regulated(noise=0.0)
+    held = p.current_a
+    assert p.static_a is None
+    p.static_a = held + 0.1
+    before = p.submount_c
+    p.run(0, 200, 25.0)
+    assert p.current_a == pytest.approx(held + 0.1)
+    assert p.submount_c < before - 0.03
+    p.static_a = 5.0
+    p.run(200, 10, 25.0)
+    assert p.current_a == p.current_limit_a
+    p.static_a = None
+    p.run(210, 10, 25.0)
+    # The regulator starts with an empty integral.
+    assert p.current_a == pytest.approx(p.kp_a_per_k * (p.object_c - 30.0), rel=0.2)
+    p.run(220, 20_000, 25.0)
+    assert p.submount_c == pytest.approx(30.0, abs=2e-3)
+    with pytest.raises(ValueError, match="not a finite number"):
+        p.static_a = float("nan")

@@ -13,8 +13,10 @@ import numpy as np
 
 from calibration.factory import FactoryRecord
 from calibration.fit import Resistance
+from calibration.raw import RawStore
 from calibration.record import Record
 from calibration.store import RecordStore
+from calibration.tec_experiment import Identified
 from drivers.roles import (
     AnalogInputs,
     DetectorBank,
@@ -77,6 +79,7 @@ class Settings:
     half_gate_ps: float = 200.0
     gate: tuple[int, int] = (0, 0)
     heater_max_power_w: float = 0.110
+    tec_current_limit_a: float = 2.0
     heater_p_pi_w: tuple[float, float] = (0.026, 0.056)
     heater_resistance_ohm: tuple[float, float] = (60.0, 130.0)
     heater_monitor_divider: float = 4.0
@@ -93,6 +96,9 @@ class Settings:
     detector_latched_v: float = 0.2
     dark_rate_max: float = 2000.0
     target_rate: float = 0.8e6
+    # Dead time and recovery of a detector together, and its standard uncertainty, where they have not been measured.
+    dead_s: float = 20e-9
+    dead_sigma_s: float = 2.5e-9
     shutter_closed_v: float = 0.0
     shutter_open_v: float = 5.0
     clock_offset_max: float = 5e-6
@@ -136,6 +142,12 @@ class CalibrationContext:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     progress: Callable[[Progress], None] = _ignore
     operator: str = "automatic"
+    firmware_sha256: str = ""
+    raw: RawStore = field(default_factory=RawStore)
+    # Keys are being made: a check may only read, and the light is random symbols.
+    keying: bool = False
+    # Identifies the thermal plant while a loop regulates it; None: there is no such loop beside the calibration.
+    identify_tec: Callable[[], Awaitable[Identified]] | None = None
     drive: HeaterDrive = field(init=False)
 
     def __post_init__(self) -> None:
@@ -167,6 +179,11 @@ class CalibrationContext:
         if part is None:
             raise CalibrationRefused(self.side, f"this module has no {what}")
         return part
+
+    async def temperatures(self) -> dict[str, float]:
+        """Degrees Celsius of the submount's sensor, and of chip and heat sink as the TEC controller reads them."""
+        tec = await self.tec.read()
+        return {"submount": await self.submount.read_celsius(), "object": tec.object_c, "sink": tec.sink_c}
 
     async def settle(self) -> None:
         """Long enough for a heater, a bias and the photodiode amplifiers, not for the die."""

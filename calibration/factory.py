@@ -18,6 +18,7 @@ class Photodiode(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     responsivity_a_per_w: float = Field(default=0.9, gt=0)
+    tap_ratio: float = Field(default=0.05, gt=0, le=1)
     log_slope_v_per_decade: float = Field(default=0.2, gt=0)
     log_intercept_a: float = Field(default=1e-10, gt=0)
     log_slope_relative_sigma: float = Field(default=5e-4, ge=0)

@@ -7,12 +7,14 @@ uncertainties come from `sigma` (per reading): as given with `absolute`, else sc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from calibration.chance import upper_tail
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -23,14 +25,25 @@ class FitRefused(Exception):
     """The readings do not support a result; the message says which limit was missed, with both numbers."""
 
 
+# A chi-square less likely than this is no chance: the readings do not obey the model, or they are no readings.
+IMPOSSIBLE = 1e-9
+# Rarer than this, the scatter is taken to be larger than stated: it goes into the covariance.
+UNLIKELY = 0.01
+# What scatters more than this many times its stated noise is refused however many readings there are.
+SCATTER_MAX = 6.0
+
+
 @dataclass(frozen=True)
 class LeastSquares:
-    """Parameters (k,), covariance (k, k), residual rms (unit of y), chi2 per degree of freedom."""
+    """Parameters (k,), covariance (k, k), residuals y - model (n,) and their rms (unit of y), chi2 per degree of
+    freedom, degrees of freedom."""
 
     parameters: Array
     covariance: Array
     residual_rms: float
     reduced_chi2: float
+    residuals: Array
+    dof: int
 
 
 def linear(design: Array, y: Array, sigma: Array | None = None, *, absolute: bool = False) -> LeastSquares:
@@ -49,7 +62,45 @@ def _finish(p: Array, jacobian: Array, scaled: Array, residual: Array, absolute:
     covariance = np.linalg.inv(jacobian.T @ jacobian)
     if not absolute:
         covariance = covariance * chi2
-    return LeastSquares(p, covariance, float(np.sqrt(np.mean(residual**2))), chi2)
+    rms = float(np.sqrt(np.mean(residual**2)))
+    return LeastSquares(p, covariance, rms, chi2, np.asarray(residual), max(0, len(scaled) - len(p)))
+
+
+def judged(fit: LeastSquares, what: str = "the fit", *, bounded: bool = False) -> LeastSquares:
+    """A fit with absolute sigma, if its chi-square is one that chance gives.
+
+    Between unlikely and impossible the covariance is scaled by it. Raises FitRefused when the scatter is far above the
+    stated noise, or so far below that the readings cannot be what they are said to be (repeated, made up). `bounded`:
+    sigma holds limits of what the model leaves out, too, so that a small scatter says nothing.
+    """
+    if fit.dof == 0:
+        return fit
+    chi2 = fit.reduced_chi2 * fit.dof
+    above = upper_tail(chi2, fit.dof)
+    if fit.reduced_chi2 > SCATTER_MAX**2 and above < IMPOSSIBLE:
+        raise FitRefused(
+            f"{what}: the readings scatter {math.sqrt(fit.reduced_chi2):.1f} times as much as their noise explains "
+            f"(chi-square {chi2:.0f} at {fit.dof} degrees of freedom; the limit is {SCATTER_MAX:.0f} times)"
+        )
+    if 1.0 - above < IMPOSSIBLE and not bounded:
+        raise FitRefused(
+            f"{what}: the readings scatter {math.sqrt(fit.reduced_chi2):.2g} times as much as their noise "
+            f"(chi-square {chi2:.1e} at {fit.dof} degrees of freedom): too good to be readings"
+        )
+    if above < UNLIKELY:
+        return replace(fit, covariance=fit.covariance * fit.reduced_chi2)
+    return fit
+
+
+def added(fit_of: Callable[[Array], Array], y: Array, variants: Iterable[Array]) -> Array:
+    """Covariance of what is common to all readings (an amplifier's law, a resistance): the fit repeated with each of
+    them one standard uncertainty off. `fit_of` maps readings to parameters (k,); result (k, k)."""
+    centre = fit_of(y)
+    out = np.zeros((len(centre), len(centre)))
+    for variant in variants:
+        moved = fit_of(variant) - centre
+        out += np.outer(moved, moved)
+    return out
 
 
 def gauss_newton(
@@ -107,6 +158,7 @@ class Resistance:
     rho_per_w: float
     covariance: Array
     residual_rms: float
+    residuals: Array = field(default_factory=lambda: np.zeros(0))
 
     def current(self, watts: float) -> float:
         """A for a wanted power, by fixed point of P = I^2 R(P) (reference control B1)."""
@@ -120,22 +172,27 @@ class Resistance:
         return amperes**2 * self.r0_ohm / (1.0 - gain)
 
 
-def fit_resistance(current_a: Array, voltage_v: Array, sigma_v: float | None = None) -> Resistance:
+def fit_resistance(current_a: Array, voltage_v: Array, sigma_v: float | Array | None = None) -> Resistance:
     """R(P) from at least 5 points of I-V (reference control B1).
 
-    R = V/I is linear in P = V I. Raises FitRefused with fewer points or a negative resistance.
+    R = V/I is linear in P = V I. `sigma_v` is absolute, V. Raises FitRefused with fewer points, a negative resistance,
+    or a scatter that `sigma_v` does not explain. Residuals in V.
     """
     if len(current_a) < 5:
         raise FitRefused(f"{len(current_a)} I-V points; 5 are needed")
     r = voltage_v / current_a
     design = np.stack([np.ones_like(r), voltage_v * current_a], axis=1)
     sigma = (1.0 if sigma_v is None else sigma_v) / current_a
-    fit = linear(design, r, sigma, absolute=sigma_v is not None)
+    fit = linear(design, r, np.broadcast_to(sigma, r.shape), absolute=sigma_v is not None)
+    if sigma_v is not None:
+        fit = judged(fit, "I-V")
     r0, slope = (float(x) for x in fit.parameters)
     if r0 <= 0:
         raise FitRefused(f"resistance at zero power is {r0:.3g} ohm; it must be positive")
     t = np.array([[1.0, 0.0], [-slope / r0**2, 1.0 / r0]])
-    return Resistance(r0, slope / r0, t @ fit.covariance @ t.T, fit.residual_rms)
+    residuals = np.asarray(fit.residuals * current_a)
+    rms = float(np.sqrt(np.mean(residuals**2)))
+    return Resistance(r0, slope / r0, t @ fit.covariance @ t.T, rms, residuals)
 
 
 # ---------------------------------------------------------------- fringes and bias curves
@@ -151,6 +208,14 @@ class Fringe:
     x_pi: float
     covariance: Array
     residual_rms: float
+    residuals: Array = field(default_factory=lambda: np.zeros(0))
+    reduced_chi2: float = 1.0
+    dof: int = 0
+
+    @property
+    def parameters(self) -> Array:
+        """(offset, visibility, phi0_rad, x_pi)."""
+        return np.array([self.offset, self.visibility, self.phi0_rad, self.x_pi])
 
     def phase(self, x: float) -> float:
         return self.phi0_rad + PI * x / self.x_pi
@@ -182,15 +247,16 @@ def fit_fringe(
     x_pi_high: float,
     *,
     sigma: Array | None = None,
-    absolute: bool = False,
+    absolute: bool = True,
     visibility_min: float = 0.1,
     residual_max: float = 0.1,
 ) -> Fringe:
     """Sinusoid by variable projection (reference control B2): linear for a given x_pi, which is searched on a grid.
 
-    x, y (n,), n >= 6, unevenly spaced against aliasing. Raises FitRefused: too few points, weak fringe (visibility
-    below `visibility_min`), x_pi at the edge of its range, scatter above `residual_max` of the amplitude, or a second
-    period that explains the readings as well.
+    x, y (n,), n >= 6, unevenly spaced against aliasing. `sigma` (n,) is absolute; without it, or where it is a weight
+    only (`absolute` False), the scatter of the residuals has to do. Raises FitRefused: too few points, weak fringe
+    (visibility below `visibility_min`), x_pi at the edge of its range, scatter above `residual_max` of the amplitude or
+    beyond chance for `sigma`, or a second period that explains the readings as well.
     """
     if len(x) < 6:
         raise FitRefused(f"{len(x)} points; 6 are needed")
@@ -199,11 +265,25 @@ def fit_fringe(
     cost = np.array([_projected(x, y, s, float(g))[1] for g in grid])
     best = int(cost.argmin())
     p, _ = _projected(x, y, s, float(grid[best]))
-    fit = gauss_newton(lambda q: _sinusoid(x, q), np.append(p, grid[best]), y, s, absolute=absolute)
+    fit = gauss_newton(
+        lambda q: _sinusoid(x, q), np.append(p, grid[best]), y, s, absolute=absolute and sigma is not None
+    )
     fringe = _as_fringe(fit)
     _check_fringe(fringe, (x_pi_low, x_pi_high), visibility_min, residual_max)
     _check_alias(grid, cost, fringe, len(x), fit.reduced_chi2 * max(1, len(x) - 4))
-    return fringe
+    return _as_fringe(judged(fit, "fringe")) if absolute and sigma is not None else fringe
+
+
+def refine_fringe(start: Fringe, x: Array, y: Array, sigma: Array) -> Fringe:
+    """The same fit from a fringe that is near already, without search or judgement; its phase stays on its turn."""
+    c, s = math.cos(start.phi0_rad), -math.sin(start.phi0_rad)
+    m = start.offset * start.visibility
+    fit = gauss_newton(
+        lambda q: _sinusoid(x, q), np.array([start.offset, m * c, m * s, start.x_pi]), y, sigma, absolute=True
+    )
+    found = _as_fringe(fit)
+    turns = round((start.phi0_rad - found.phi0_rad) / (2 * PI))
+    return replace(found, phi0_rad=found.phi0_rad + 2 * PI * turns)
 
 
 def _periods(x: Array, low: float, high: float) -> Array:
@@ -234,7 +314,9 @@ def _as_fringe(fit: LeastSquares) -> Fringe:
     t[1, :3] = (-m / a**2, c / (m * a), s / (m * a))
     t[2, 1:3] = (s / m**2, -c / m**2)
     t[3, 3] = 1.0
-    return Fringe(a, m / a, math.atan2(-s, c), x_pi, t @ fit.covariance @ t.T, fit.residual_rms)
+    covariance = t @ fit.covariance @ t.T
+    phi0 = math.atan2(-s, c)
+    return Fringe(a, m / a, phi0, x_pi, covariance, fit.residual_rms, fit.residuals, fit.reduced_chi2, fit.dof)
 
 
 def _check_fringe(f: Fringe, limits: tuple[float, float], visibility_min: float, residual_max: float) -> None:
@@ -270,7 +352,8 @@ def choose_power(
 ) -> Operating:
     """The least power with the wanted phase (modulo 2 pi) that keeps a margin from both rails (reference control B2).
 
-    The first margin that leaves a root is taken. Raises FitRefused when even the last has none.
+    The first margin that leaves a root is taken: 10 % wherever the heater reaches 2 P_pi within it; an individual that
+    needs more power for pi gets less margin, which is told. Raises FitRefused when even the last has none.
     """
     for margin in margins:
         roots = fringe.roots(target_rad, margin * max_w, (1.0 - margin) * max_w)
@@ -304,21 +387,6 @@ def zero_crossing(x: Array, y: Array, sigma: Array | None = None) -> Point:
         raise FitRefused(f"slope {b:.3g} is not significant: the reading does not respond to the output")
     g = np.array([-1.0 / b, a / b**2])
     return Point(centre - a / b, float(math.sqrt(g @ fit.covariance @ g)), 0.0, b)
-
-
-def extremum(x: Array, y: Array, sigma: Array | None = None, *, minimum: bool) -> Point:
-    """Vertex of a parabola through at least 4 readings. Raises FitRefused: wrong curvature, or vertex outside x."""
-    centre = float(x.mean())
-    u = x - centre
-    fit = linear(np.stack([np.ones_like(u), u, u * u], axis=1), y, sigma, absolute=sigma is not None)
-    a, b, c = (float(v) for v in fit.parameters)
-    if (c <= 0.0) == minimum:
-        raise FitRefused(f"no {'minimum' if minimum else 'maximum'} within {x.min():.4g} to {x.max():.4g}")
-    at = -b / (2 * c)
-    if not u.min() <= at <= u.max():
-        raise FitRefused(f"the vertex {centre + at:.4g} lies outside the readings {x.min():.4g} to {x.max():.4g}")
-    g = np.array([0.0, -1.0 / (2 * c), b / (2 * c**2)])
-    return Point(centre + at, float(math.sqrt(g @ fit.covariance @ g)), a - b * b / (4 * c), 0.0)
 
 
 # ---------------------------------------------------------------- photodiode amplifiers

@@ -93,6 +93,18 @@ def strongest(phase: Floats, period_ps: float, offsets_ps: tuple[float, ...] = (
     return position % period_ps, float(heights.min() / max(float(heights.max()), 1.0))
 
 
+def spread(phase: Floats, period_ps: float, position_ps: float, offsets_ps: tuple[float, ...] = (0.0,)) -> float:
+    """Standard uncertainty of the position that `strongest` found, from the scatter of the clicks in its peaks, ps."""
+    variances = []
+    for o in offsets_ps:
+        d = wrap(phase - position_ps - o, period_ps)
+        near = d[np.abs(d) < 150.0]
+        if len(near) < 2:
+            return math.inf
+        variances.append(float(near.var(ddof=1)) / len(near))
+    return math.sqrt(math.fsum(variances)) / len(offsets_ps)
+
+
 def wrap(x: Floats | float, period_ps: float) -> Floats:
     """Into [-period/2, period/2)."""
     return np.asarray(np.mod(np.asarray(x) + period_ps / 2.0, period_ps) - period_ps / 2.0)

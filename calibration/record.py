@@ -11,33 +11,40 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from calibration.units import unit_of
+
 
 class Conditions(BaseModel):
-    """Under which a record was taken. Temperatures in degrees Celsius; `operator` is "automatic" or a name."""
+    """Under which a record was taken. Temperatures in degrees Celsius; `operator` is "automatic" or a name;
+    `firmware_sha256` is over driver, model, serial number and firmware of every device."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperatures_c: dict[str, float] = {}
     operator: str = "automatic"
+    firmware_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
 
 class Record(BaseModel):
     """Result of one calibration.
 
     `value` maps names, unit included (p_pi_w, null_v), to SI floats. `covariance` is the matrix over `covariance_names`
-    in that order: the estimated parameters; plain settings need no row. `residual_rms` is in the unit of the fitted
-    reading unless the procedure says otherwise. `valid_until` is UTC: it outlives restarts and never depends on a
-    monotonic clock. `version` counts per name from 1 and is given by the store.
+    in that order: the estimated parameters; plain settings need no row. `residual_rms` and `residuals` (reading less
+    model, in the order of the readings) are in the unit of the fitted reading unless the procedure says otherwise.
+    `valid_until` is UTC: it outlives restarts and never depends on a monotonic clock. `version` counts per name from 1
+    and is given by the store; `layout` says what the values mean: a procedure raises its own when that changes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     version: int = Field(default=0, ge=0)
+    layout: int = Field(default=1, ge=1)
     value: dict[str, float]
     covariance_names: tuple[str, ...] = ()
     covariance: tuple[tuple[float, ...], ...] = ()
     residual_rms: float = Field(default=0.0, ge=0.0)
+    residuals: tuple[float, ...] = ()
     raw_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     conditions: Conditions = Conditions()
     parents: dict[str, int] = {}
@@ -71,6 +78,11 @@ class Record(BaseModel):
         i = self.covariance_names.index(name)
         return float(max(0.0, self.covariance[i][i]) ** 0.5)
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of every value."""
+        return {name: unit_of(name) for name in self.value}
+
     def to_json(self) -> str:
         """One line of JSON; `from_json` restores an equal record."""
         return self.model_dump_json()
@@ -81,7 +93,29 @@ class Record(BaseModel):
         return cls.model_validate_json(text)
 
 
-def as_matrix(covariance: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+class Renewal(BaseModel):
+    """A passed data check of one record: it is good until later, and at these temperatures. The record itself stays as
+    it is. `by` is "automatic" or a name, `read` what the check read (SI, units in the names)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str
+    version: int = Field(ge=1)
+    at: datetime
+    valid_until: datetime
+    by: str = "automatic"
+    read: dict[str, float] = {}
+    temperatures_c: dict[str, float] = {}
+
+    @field_validator("at", "valid_until")
+    @classmethod
+    def _utc(cls, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return value
+
+
+def as_matrix(covariance: npt.NDArray[np.floating[Any]]) -> tuple[tuple[float, ...], ...]:
     """(n, n) array to the form that a record keeps."""
     return tuple(tuple(float(x) for x in row) for row in covariance)
 
@@ -91,7 +125,7 @@ def diagonal(sigmas: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     return as_matrix(np.diag(np.square(np.asarray(sigmas, dtype=np.float64))))
 
 
-def block_diagonal(blocks: Sequence[npt.NDArray[np.float64]]) -> tuple[tuple[float, ...], ...]:
+def block_diagonal(blocks: Sequence[npt.NDArray[np.floating[Any]]]) -> tuple[tuple[float, ...], ...]:
     """Covariance of groups of values that are independent of one another; each block is (k, k)."""
     n = sum(len(b) for b in blocks)
     out = np.zeros((n, n))

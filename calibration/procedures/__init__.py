@@ -9,6 +9,7 @@ from calibration.procedures.arm_phase import ArmPhase
 from calibration.procedures.basis_split import BasisSplit
 from calibration.procedures.carver_bias import CarverBias
 from calibration.procedures.couplers import ArmSplit, Combiner
+from calibration.procedures.crosstalk import Crosstalk
 from calibration.procedures.crosstalk_trim import CrosstalkTrim
 from calibration.procedures.decoy import Decoy
 from calibration.procedures.detector_bias import DetectorBias
@@ -16,11 +17,15 @@ from calibration.procedures.detector_delay import DetectorDelay
 from calibration.procedures.filter_peak import FilterPeak
 from calibration.procedures.heater_iv import HeaterIV
 from calibration.procedures.laser import LaserOn
+from calibration.procedures.log_tia import LogTia
 from calibration.procedures.mean_photon import MeanPhotonNumber
+from calibration.procedures.path_loss import PathLoss
 from calibration.procedures.photodiode_zero import PhotodiodeZero
 from calibration.procedures.shutter import Shutter
 from calibration.procedures.state_bias import StateBias
 from calibration.procedures.state_trim import StateTrim
+from calibration.procedures.tec_plant import TecPlantIdentification
+from calibration.procedures.voa import AttenuatorTable
 
 
 def alice_graph() -> Graph:
@@ -32,13 +37,18 @@ def alice_graph() -> Graph:
             LaserOn(),
             FilterPeak(),
             CarverBias(),
-            AmziPhase(),
             StateBias(),
-            Shutter(),
             AmziSplit(),
+            Shutter(),
+            AmziPhase(),
+            Crosstalk(),
             StateTrim(),
             Decoy(),
             MeanPhotonNumber(),
+            LogTia(),
+            AttenuatorTable(),
+            PathLoss(),
+            TecPlantIdentification(),
         )
     )
 
@@ -55,5 +65,6 @@ def bob_graph() -> Graph:
             Combiner(),
             ArmPhase(),
             CrosstalkTrim(),
+            TecPlantIdentification(),
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import pi
 from typing import ClassVar
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from calibration.context import CalibrationContext
 from calibration.fit import Array, FitRefused, Fringe, choose_power, gauss_newton
-from calibration.procedure import Procedure
+from calibration.plot import Figure
+from calibration.procedure import Disturbs, Procedure, Raw
+from calibration.procedures.receiver_figures import arm_fringes
 from calibration.procedures.sweeps import count_sigma, heater_fringe, heater_sweep
 from calibration.procedures.tags import choose_scale, count_bins, illuminate, tagging
 from calibration.record import Record, as_matrix
@@ -30,8 +33,14 @@ class ArmPhase(Procedure):
 
     name: ClassVar[str] = "arm_phase"
     needs: ClassVar[tuple[str, ...]] = ("combiner",)
+    disturbs: ClassVar[Disturbs] = Disturbs.LINK
+    cost_s: ClassVar[float] = 3.3
+    equation: ClassVar[str] = (
+        "DX0 = a0 [1 + V cos t], DX1 = a1 [1 - V cos t]\nt = phi0 + pi P / P_pi - xi for X0, + pi + xi for X1"
+    )
     # The fringe walks by degrees a minute: what a lock does not hold is old soon.
     valid_s: ClassVar[float] = 120.0
+    held: ClassVar[bool] = True
 
     async def calibrate(self, context: CalibrationContext) -> Record:
         scale = await choose_scale(context, 2)
@@ -73,6 +82,9 @@ class ArmPhase(Procedure):
             covariance=as_matrix(np.asarray(fit.covariance, dtype=np.float64)),
             residual_rms=fit.residual_rms,
         )
+
+    def figures(self, record: Record, raw: Raw) -> Sequence[Figure]:
+        return arm_fringes(record, raw)
 
     async def apply(self, context: CalibrationContext, record: Record) -> None:
         await context.drive.set_power("phase", record.value["power_w"])

@@ -15,6 +15,7 @@ from calibration.factory import FactoryRecord
 from calibration.store import RecordStore
 from drivers.roles import LaserReading, LightMode, RailReading, TagBlock, TecReading, TecState
 
+DEAD_S = 19e-9  # dead time and recovery of each detector of the fake
 SLOT_S, PULSE_S, WINDOW_S = 8e-9, 100e-12, 400e-12
 THETA = np.array([0.04 * np.exp(-abs(i - j) / 1.5) if i != j else 1.0 for i in range(4) for j in range(4)]).reshape(
     4, 4
@@ -228,7 +229,7 @@ class FakeAlice:
 
     def powers(self) -> dict[str, float]:
         """W at each monitor."""
-        p = 0.0006 if self.laser.emitting else 0.0
+        p = 0.0006 * 10 ** ((self.laser.power - 13.0) / 10) if self.laser.emitting else 0.0
         out = {"pa6": 0.01 * p, "pa5": 0.0}
         p *= (1 + cos(self.heaters.phase("filter"))) / 2
         out["pa0"] = 0.01 * p
@@ -267,7 +268,7 @@ class FakeAlice:
 
     async def read_volts(self, samples: int = 1) -> dict[str, float]:
         watts = self.powers()
-        out = {"short": 0.0, "heater_monitor": self.heaters.voltage() / 4 + 1e-5 * self.rng.normal()}
+        out = {"short": 0.0, "heater_monitor": self.heaters.voltage() / 4 + 1e-5 * self.rng.normal() / sqrt(samples)}
         for name in ALICE_ADC:
             if name in watts:
                 amperes = (0.0 if name in self.dead else 0.9 * watts[name]) + self.dark_a
@@ -280,6 +281,10 @@ class FakeAlice:
         factory = FactoryRecord.from_mapping(
             {
                 "serial": "A1",
+                "photodiodes": {
+                    name: {"responsivity_a_per_w": 0.9, "tap_ratio": tap}
+                    for name, tap in {"pa0": 0.01, "pa1": 0.02, "pa3": 0.05, "pa4": 1.0, "pa6": 0.01}.items()
+                },
                 "mean_photon": {"constant": 10**-2.65 / (0.9 * 0.05 * H_NU), "relative_sigma": 0.005},
                 "voa": {"volts": list(volts), "db": list(0.8 + volts + 1.35 * volts**2), "sigma_db": 0.02},
             }
@@ -362,7 +367,8 @@ class FakeBob:
         de = np.where(self.latched, 0.0, de * self.eff)
         for d in self.blind:
             de[d] = 0.0
-        return np.asarray(self.cells() * de[:, None] / SLOT_S)
+        rates = self.cells() * de[:, None] / SLOT_S
+        return np.asarray(rates / (1.0 + rates.sum(axis=1, keepdims=True) * DEAD_S))
 
     def darks(self) -> npt.NDArray[np.float64]:
         d = self.dark_gain * 100 * np.exp((self.bias - 0.92 * self.i_sw) / 1.1e-6)
@@ -413,7 +419,7 @@ class FakeBob:
 
     async def read_volts(self, samples: int = 1) -> dict[str, float]:
         out = dict.fromkeys(self.channels, 0.0)
-        out["heater_monitor"] = self.heaters.voltage() / 4 + 1e-5 * float(self.rng.normal())
+        out["heater_monitor"] = self.heaters.voltage() / 4 + 1e-5 * float(self.rng.normal()) / sqrt(samples)
         return out
 
     def context(self, store: RecordStore | None = None, **settings: object) -> CalibrationContext:

@@ -12,7 +12,6 @@ from calibration.fit import (
     FitRefused,
     Resistance,
     choose_power,
-    extremum,
     fit_fringe,
     fit_resistance,
     gauss_newton,
@@ -61,7 +60,7 @@ def test_covariance_of_a_fringe_is_honest() -> None:
     for _ in range(200):
         truth = np.array([1.0, 0.9, rng.uniform(-pi, pi), rng.uniform(0.034, 0.046)])
         y = fringe(*truth) + 0.005 * rng.normal(size=8)
-        f = fit_fringe(POWERS, y, 0.026, 0.056, sigma=np.full(8, 0.005), absolute=True)
+        f = fit_fringe(POWERS, y, 0.026, 0.056, sigma=np.full(8, 0.005))
         d = np.array([f.offset, f.visibility, f.phi0_rad, f.x_pi]) - truth
         d[2] = (d[2] + pi) % (2 * pi) - pi
         nees.append(d @ np.linalg.solve(f.covariance, d) / 4)
@@ -132,7 +131,7 @@ def test_runaway_short_sweeps_and_negative_resistance_are_refused() -> None:
         fit_resistance(i, -90 * i)
 
 
-def test_zero_crossing_and_extremum() -> None:
+def test_zero_crossing() -> None:
     x = np.array([0.0, 1.0, 2.0])
     p = zero_crossing(x, 2.0 * (x - 1.3), np.full(3, 0.01))
     assert p.x == pytest.approx(1.3)
@@ -140,13 +139,6 @@ def test_zero_crossing_and_extremum() -> None:
     assert 0.0 < p.sigma < 0.01
     with pytest.raises(FitRefused, match="not significant"):
         zero_crossing(x, np.array([0.01, -0.01, 0.01]), np.full(3, 0.1))
-    u = np.linspace(-1, 1, 7)
-    assert extremum(u, 3 + (u - 0.2) ** 2, minimum=True).x == pytest.approx(0.2)
-    assert extremum(u, 3 - (u - 0.2) ** 2, minimum=False).value == pytest.approx(3.0)
-    with pytest.raises(FitRefused, match="no minimum"):
-        extremum(u, 3 - (u - 0.2) ** 2, minimum=True)
-    with pytest.raises(FitRefused, match="outside"):
-        extremum(u, (u - 3) ** 2, minimum=True)
 
 
 def test_plateau_and_its_refusals() -> None:

@@ -77,8 +77,8 @@ async def test_a_rolled_back_parent_is_seen() -> None:
     graph = Graph([a, b])
     await bring_up(graph, context, force=["a"])
     await bring_up(graph, context, force=["a"])
-    context.store.rollback("a")
-    assert check_state(b, context, 30.0) == "a has changed since"
+    context.store.rollback("a", "worse than before")
+    assert check_state(b, context, 30.0) == "a was rolled back from version 2 to 1: worse than before"
 
 
 async def test_data_check_and_retry_and_refusal() -> None:
@@ -105,7 +105,7 @@ def test_impossible_graphs_are_refused() -> None:
 
 
 def test_the_graphs_of_both_sides_are_whole() -> None:
-    assert alice_graph().names[-1] == "mean_photon"
+    assert alice_graph().prompt[-1] == "mean_photon"
     assert bob_graph().names[0] == "heater_iv"
     assert "decoy" in alice_graph().descendants("laser")
     assert [p.name for p in bob_graph()] == list(bob_graph().names)

@@ -16,7 +16,8 @@ from calibration.context import CalibrationRefused
 from calibration.graph import bring_up
 from calibration.procedures import alice_graph, bob_graph
 from drivers.roles import LightMode
-from qmodd.control.phase_lock import PhaseCounts, PhaseLock, PhaseLockConfig
+from qmodd.control.phase_heater import PhaseHeater
+from qmodd.control.phase_lock import PhaseCounts, PhaseLock, PhaseLockConfig, Sample
 from sim.loop import SimulatedLoop, run_simulated
 from tests.calibration.emulator import AliceLight, Pair, pair
 
@@ -70,11 +71,10 @@ async def check_bob(p: Pair) -> None:
 
 async def check_lock(p: Pair, seed: int) -> None:
     """Thrown 0.5 rad off, the lock comes back by counts alone; its sign is that of the calibration."""
-    value = p.bob.context.record("arm_phase").value
-    drive, rng = p.bob.context.drive, np.random.default_rng(seed)
-    config = PhaseLockConfig.of(p.bob.context.record("arm_phase"), drive.max_power("phase"))
-    lock = PhaseLock(config, value["power_w"] + 0.5 * value["p_pi_w"] / math.pi)
-    await drive.set_power("phase", lock.report().power_w)
+    record, rng = p.bob.context.record("arm_phase"), np.random.default_rng(seed)
+    heater = PhaseHeater.of(p.bob.context, record.value["p_pi_w"])
+    lock = PhaseLock(PhaseLockConfig.of(record, heater.low_rad, heater.high_rad), 0.5)
+    await heater.go(0.5)
     errors = []
     for k in range(60):
         await asyncio.sleep(1.0)
@@ -82,11 +82,13 @@ async def check_lock(p: Pair, seed: int) -> None:
         mean = 125e6 * 0.25 * 0.25 * lam[:, [3, 6]]  # half a second of X0, half of X1, one intensity in two
         n = rng.poisson(mean)
         x0, x1 = n[4:6].sum(0), n[6:8].sum(0)
-        action = lock.update(float(k), PhaseCounts(1.0, int(x0.sum()), int(x0[0]), int(x1.sum()), int(x1[1])))
-        await drive.set_power("phase", action.power_w)
+        counts = PhaseCounts(1.0, int(x0.sum()), int(x0[0]), int(x1.sum()), int(x1[1]))
+        action = lock.update(k + 1.0, [Sample(float(k), k + 1.0, counts=counts)])
+        await heater.go(action.phase_rad)
+        lock.applied(k + 1.0, action.phase_rad)
         errors.append(p.truth.phase_error_deg)
     assert abs(errors[0]) > 8
-    assert lock.report().locked
+    assert lock.report(60.0).locked
     assert np.sqrt(np.mean(np.square(errors[20:]))) < 2.5
 
 

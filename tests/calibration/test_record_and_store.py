@@ -69,7 +69,7 @@ def test_block_diagonal() -> None:
 
 def test_store_gives_versions_and_tells_listeners(tmp_path: Path) -> None:
     store, heard = RecordStore(tmp_path / "r.jsonl"), []
-    store.subscribe(lambda name, r: heard.append((name, r.version if r else None)))
+    store.subscribe(lambda change: heard.append((change.name, change.record.version if change.record else None)))
     assert store.active("fringe") is None
     assert store.append(record()).version == 1
     assert store.append(record(p_pi_w=0.05)).version == 2

@@ -1,308 +1,309 @@
-"""Interferometer phase lock from public X counts: a pure state machine and its law (reference control B6, B7, pair A5).
+"""Interferometer phase lock: a pure state machine about a drift filter (reference control B6, B7, D, pair A5).
 
-e(X1) - e(X0) = V sin(xi) sin(err) is signed and costs no light; where xi is too small the heater dithers on alternate
-intervals. "Locked" means that all its conditions hold now: output not railed, error within its limit, visibility above
-its limit, fresh data, and that they have held for the dwell.
+A bright pilot where there is one, else the difference of error between the two X states, which is signed and costs
+nothing, else a dither tells the error; all are fused by their variances in one filter of level and slope. Counts come
+late: each is taken as of when it was counted, and the output is set for the time when it will act.
+
+"Locked" means that all its conditions hold at the time of asking: output not at its rail, error and visibility within
+limits, phase known well enough, counts fresh, heater under control, and that they had held for the dwell.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections import deque
+from collections.abc import Sequence
 
-from qmodd.control.kalman import ScalarKalman
-from qmodd.control.phase_estimate import Estimate, PhaseCounts, from_dither, from_states
-from qmodd.control.phase_types import Action, LockReport, PhaseLockConfig, Stage
+from qmodd.control import phase_stages
+from qmodd.control.phase_estimate import PhaseCounts
+from qmodd.control.phase_search import FOUND_SHARE, Search
+from qmodd.control.phase_stages import Conditions
+from qmodd.control.phase_tracker import PhaseTracker
+from qmodd.control.phase_types import Action, Facts, LockReport, PhaseLockConfig, Sample, Stage, wrap
 
-__all__ = ["Action", "LockReport", "PhaseCounts", "PhaseLock", "PhaseLockConfig", "Stage"]
+__all__ = ["Action", "Facts", "LockReport", "PhaseCounts", "PhaseLock", "PhaseLockConfig", "Sample", "Stage"]
 
-
-# Local search about the last good place, nearest first, then round the fringe (rad).
-SEARCH = (0.4, -0.4, 0.8, -0.8, 1.3, -1.3, 1.9, -1.9, 2.5, -2.5, math.pi)
-NOTHING = PhaseCounts(0.0, 0, 0, 0, 0)
 RECALIBRATE = "recalibrate_fringe"
+# A move of the heater larger than this is a jump: counts from before it do not count, rad.
+JUMP = 0.2
+# Stages whose reason is what stands against being locked.
+REASONED = frozenset({Stage.WARM_UP, Stage.LOCKED, Stage.HOLD, Stage.DEGRADED, Stage.FAULT})
+# Windows that a lock may be off before it counts as lost: one of the jump, one that decides, one that confirms, one.
+LOST_WINDOWS = 4.0
+# Time constant of the residual in readings, so that the past is forgotten.
+RESIDUAL_READINGS = 20_000
 
 
 class PhaseLock:
-    """One number a call comes out: the heater's power. Time is monotonic seconds."""
+    """Turns the phase by a heater, in rad from where it began. Time is monotonic seconds.
 
-    def __init__(self, config: PhaseLockConfig, power_w: float) -> None:
+    After each `update` the caller says by `applied` where the heater really is.
+    """
+
+    def __init__(self, config: PhaseLockConfig, phase_rad: float = 0.0) -> None:
         self.wraps = 0
         self.relocks = 0
         self.attempts = 0
+        self.latched = ""
+        self.history: deque[tuple[float, str, str]] = deque(maxlen=64)
         self._next_request_s = -math.inf
-        self._reset(config, power_w)
+        self._squares, self._readings = 0.0, 0.0
+        self._reset(config, phase_rad)
 
-    def _reset(self, config: PhaseLockConfig, power_w: float) -> None:
+    def _reset(self, config: PhaseLockConfig, phase_rad: float) -> None:
         self.config = config
-        self._centre_w = power_w
-        self._kalman = ScalarKalman(1.0, config.drift)
-        self._sum = NOTHING
-        self._plus: PhaseCounts | None = None
+        self.tracker = PhaseTracker(config, phase_rad)
+        self._centre = self._good_centre = phase_rad
         self._side = 1.0
-        self._stage = Stage.WARM_UP
-        self._why = "no counts yet"
-        self._error = 0.0
-        self._visibility = 0.0
-        self._good = 0
-        self._last_s: float | None = None
-        self._fresh_s: float | None = None
+        self._stage, self._why = Stage.WARM_UP, "no counts yet"
+        self._facts = Facts()
+        self._good_since: float | None = None
         self._bad_since: float | None = None
-        self._ignore_until = -math.inf
-        self._search: list[tuple[float, float]] = []
-        self._search_centre_w = power_w
         self._saturated = False
-        self._fresh = False
+        self._search: Search | None = None
+        self._found = ""
 
-    def recalibrated(self, config: PhaseLockConfig, power_w: float) -> None:
-        """A new fringe: start again from its power. Also the way out of a fault."""
-        if self._stage is Stage.FAULT:
-            self.attempts = 0
-        self._reset(config, power_w)
+    def recalibrated(self, config: PhaseLockConfig, phase_rad: float = 0.0) -> None:
+        """A new fringe: start again from its place. What is latched stays latched."""
+        self._reset(config, phase_rad)
 
-    def update(
-        self,
-        now_s: float,
-        counts: PhaseCounts | None,
-        *,
-        fresh: bool = True,
-        actuator_ok: bool = True,
-        ready: bool = True,
-    ) -> Action:
-        """Counts since the last call (None: none). `fresh` False: they are too old to act on; `ready` False: the
-        temperature is not stable; `actuator_ok` False: the last write of the heater failed."""
-        dt = 0.0 if self._last_s is None else max(0.0, now_s - self._last_s)
-        self._last_s = now_s
-        self._kalman.predict(dt)
-        if self._stage is Stage.FAULT:
-            return self._act(None, None)
-        if not ready:
-            self._enter(Stage.WARM_UP, "temperature not stable")
-            return self._act(None, None)
-        if not actuator_ok:
-            self._enter(Stage.DEGRADED, "the heater's last write failed")
-            return self._act("heater not under control", None)
-        self._fresh = fresh
-        usable = counts is not None and fresh and now_s >= self._ignore_until
-        if usable and counts is not None and counts.total:
-            self._sum = self._sum + counts
-            self._fresh_s = now_s
-            if self._stage in (Stage.WARM_UP, Stage.HOLD):
-                self._enter(Stage.COARSE if self._stage is Stage.WARM_UP else Stage.FINE, "counts have come")
-        elif now_s >= self._ignore_until:
-            self._starve(now_s)
-        if self._stage is Stage.RELOCK:
-            return self._relock(now_s)
-        return self._follow(now_s)
+    def latch(self, why: str) -> None:
+        """Given up, or found given up from before a restart."""
+        self.latched = why
 
-    def report(self) -> LockReport:
-        locked = self._stage is Stage.LOCKED and self._fresh and not self._unlocked_because()
+    def clear_latch(self) -> None:
+        """By command only: go on from where the heater is."""
+        self.latched, self.attempts, self._next_request_s = "", 0, -math.inf
+        self._reset(self.config, self._centre)
+
+    def update(self, now_s: float, samples: Sequence[Sample] = (), facts: Facts = Facts()) -> Action:
+        """All that has arrived since the last call, and what is known besides."""
+        self._facts, self._found = facts, ""
+        self.tracker.blind = facts.blind
+        request = None
+        if self.latched or facts.temperature:
+            self.tracker.forget()
+        else:
+            for sample in sorted(samples, key=lambda s: s.end_s):
+                self.tracker.take(sample, self._search is not None)
+            if self.tracker.exchanged:
+                self.latch(self.tracker.exchanged)
+            if self._search is not None and not (facts.actuator or facts.leased):
+                request = self._look(now_s, self._search)
+        self._keep_residual()
+        self._judge(now_s)
+        hop = self._steer(now_s)
+        return Action(self._output(), hop, request, self._stage)
+
+    def applied(self, now_s: float, phase_rad: float) -> None:
+        """The heater is there from now on; what it did not do when told, it has not done."""
+        dither = self._dither()
+        self.tracker.applied.note(now_s, phase_rad - dither, dither)
+
+    def report(self, now_s: float) -> LockReport:
+        """Judged anew for now: what was true at the last update may not be so any more."""
+        tracker, because = self.tracker, self._unlocked_because(now_s)
+        drift = tracker.filter.at(now_s) if tracker.filter.known else None
         return LockReport(
             stage=self._stage,
-            locked=locked,
-            why=self._why,
-            error_rad=self._error,
-            sigma_rad=self._kalman.sigma,
-            visibility=self._visibility,
-            power_w=self._output(),
+            locked=self._stage is Stage.LOCKED and not because,
+            why=self._present_reason(now_s, because),
+            error_rad=tracker.error or 0.0,
+            sigma_rad=drift.sigma if drift else math.pi,
+            visibility=tracker.visibility,
+            power_w=0.0,
             saturated=self._saturated,
             dithering=self.config.dithering,
             wraps=self.wraps,
             relocks=self.relocks,
             attempts=self.attempts,
+            age_s=now_s - tracker.fresh_s,
+            drift_rad_per_s=drift.slope if drift else 0.0,
+            residual_rms_rad=math.sqrt(max(0.0, self._squares / self._readings)) if self._readings else 0.0,
+            phase_rad=self._output(),
+            latched=self.latched,
         )
 
-    # ------------------------------------------------------------ following the phase
+    # ------------------------------------------------------------ stages
 
-    def _follow(self, now_s: float) -> Action:
-        estimate = self._estimate()
-        if estimate is None:
-            return self._act(None, None)
-        self._visibility = estimate.visibility
-        far = abs(estimate.error) > self.config.coarse_limit
-        if estimate.decided:
-            jumped = self._kalman.open_up(estimate.error, estimate.variance)
-            correction = 0.8 * estimate.error if far else self._kalman.update(estimate.error, estimate.variance)
-            fresh_start = far or jumped or abs(self._error) > self.config.error_limit
-            self._error = estimate.error if fresh_start else 0.6 * self._error + 0.4 * estimate.error
-            flag = self._move(-correction, now_s)
-        else:
-            flag = None
-            self._error = estimate.error
-        self._judge(now_s, estimate)
-        return self._act(flag, None)
+    def _judge(self, now_s: float) -> None:
+        """Through the table until it stands still, each stage at most once."""
+        conditions, seen = self._conditions(now_s), set[Stage]()
+        while self._stage not in seen:
+            seen.add(self._stage)
+            target, why = phase_stages.step(self._stage, conditions)
+            if target is not self._stage:
+                self._enter(now_s, target, why)
 
-    def _estimate(self) -> Estimate | None:
-        """From what has come together, once it says something; what it rests on is then used up."""
-        c, n = self.config, self._sum
-        if n.total < c.counts_min and n.seconds < c.interval_max_s:
-            return None
-        if not c.dithering:
-            if n.n_x0 == 0 or n.n_x1 == 0:
-                return None
-            found = from_states(n, c.model)
-            # A large error shows in the visibility long before its sign is known: that must not wait.
-            telling = found.variance <= c.informative**2 or abs(found.error) > c.coarse_limit
-            if not telling and n.seconds < c.interval_max_s:
-                return None
-            if found.decided or n.seconds >= 3.0 * c.interval_max_s:
-                self._sum = NOTHING
-            return found
-        if n.total == 0:
-            return None
-        return self._other_side(n)
+    def _conditions(self, now_s: float) -> Conditions:
+        c, f, tracker = self.config, self._facts, self.tracker
+        stale, bad, poor = self.tracker.stale(now_s), self._bad(now_s, 1.0, 0.0), ""
+        poor = bad or self._bad(now_s, c.entry_share, c.visibility_entry)
+        usable = not (stale or f.actuator or f.leased or f.temperature)
+        self._good_since = _since(self._good_since, usable and not poor, now_s)
+        # An error that has not been measured yet proves nothing: the clock of a loss goes on, but does not start.
+        unmeasured = usable and tracker.error is None and not self._saturated
+        if not unmeasured:
+            self._bad_since = _since(self._bad_since, usable and bool(bad), now_s)
+        return Conditions(
+            latched=self.latched,
+            temperature=f.temperature,
+            actuator=f.actuator,
+            leased=f.leased,
+            stale=stale,
+            sigma=tracker.unknown(now_s),
+            known=tracker.filter.known,
+            far=tracker.far,
+            bad=bad,
+            poor=poor,
+            good_s=0.0 if self._good_since is None else now_s - self._good_since,
+            bad_s=0.0 if self._bad_since is None else now_s - self._bad_since,
+            dwell_s=c.dwell_s,
+            degraded_max_s=max(c.degraded_max_s, LOST_WINDOWS * tracker.window_s),
+            found=self._found,
+        )
 
-    def _other_side(self, n: PhaseCounts) -> Estimate | None:
-        """Dither: the second interval of a pair gives an estimate. Counts still on their way belong to the old side."""
-        c = self.config
-        self._sum = NOTHING
-        self._ignore_until = (self._last_s or 0.0) + c.settle_s
-        self._side = -self._side
-        if self._plus is None:
-            self._plus = n
-            return None
-        # The first of the pair was taken on the side where the second was not.
-        first, self._plus = self._plus, None
-        plus, minus = (first, n) if self._side > 0 else (n, first)
-        return from_dither(plus, minus, c.dither_rad, c.model)
+    def _enter(self, now_s: float, stage: Stage, why: str) -> None:
+        self._stage, self._why = stage, why
+        self.history.append((now_s, str(stage), why))
+        self._bad_since = None if stage is Stage.RELOCK else self._bad_since
+        self._search = None
+        if stage is Stage.RELOCK:
+            self.relocks += 1
+            self._begin_search(now_s)
+        elif stage is Stage.LOCKED:
+            self.attempts = 0
 
-    def _judge(self, now_s: float, estimate: Estimate) -> None:
-        because = self._unlocked_because()
-        if not because:
-            self._good += 1
-            self._bad_since = None
-            if self._good >= self.config.dwell and self._stage is not Stage.LOCKED:
-                self._enter(Stage.LOCKED, f"within limits for {self.config.dwell} intervals")
-                self.attempts = 0
-            elif self._stage in (Stage.COARSE, Stage.DEGRADED):
-                self._enter(Stage.FINE, "within limits, dwelling")
-            return
-        self._good = 0
-        if self._stage is Stage.LOCKED:
-            self._enter(Stage.DEGRADED, because)
-        self._why = because
-        if self._bad_since is None:
-            self._bad_since = now_s
-        if now_s - self._bad_since > self.config.degraded_max_s:
-            self._start_search(now_s, because)
+    def _unlocked_because(self, now_s: float) -> str:
+        """Why it is not locked at this time, whatever the stage says; "" when every condition holds."""
+        f = self._facts
+        against = self.latched or f.temperature or f.leased or f.actuator
+        return against or self.tracker.stale(now_s) or self._bad(now_s, 1.0, 0.0)
 
-    def _unlocked_because(self) -> str:
-        c = self.config
+    def _present_reason(self, now_s: float, because: str) -> str:
+        """The reason of now where the stage's own may be an old one."""
+        if self._stage is Stage.DEGRADED and self.tracker.stale(now_s):
+            return self.tracker.unknown(now_s) or because
+        return because if because and self._stage in REASONED else self._why
+
+    def _bad(self, now_s: float, share: float, margin: float) -> str:
         if self._saturated:
-            return f"heater at its rail ({self._output() * 1e3:.1f} mW)"
-        if abs(self._error) > c.error_limit:
-            return (
-                f"phase error {math.degrees(self._error):+.1f} deg; {math.degrees(c.error_limit):.1f} deg is the limit"
-            )
-        if self._kalman.sigma > c.error_limit:
-            return f"phase known to {math.degrees(self._kalman.sigma):.1f} deg only"
-        if self._visibility < c.visibility_min:
-            return f"visibility {self._visibility:.3f}; {c.visibility_min:.2f} is the least"
-        return ""
+            return f"heater at its rail ({self._centre:+.2f} rad)"
+        return self.tracker.limits(now_s, share, margin)
 
-    def _starve(self, now_s: float) -> None:
-        """Coast on the last output while counts are few; say so at once where they are overdue."""
-        if self._fresh_s is None:
-            return
-        age = now_s - self._fresh_s
-        if self._stage in (Stage.LOCKED, Stage.FINE, Stage.COARSE) and age > self.config.fresh_s:
-            self._enter(Stage.HOLD, f"no counts for {age:.0f} s, coasting")
-        if self._stage is Stage.HOLD and age > self.config.hold_max_s:
-            self._enter(Stage.DEGRADED, f"no counts for {age:.0f} s")
+    def _keep_residual(self) -> None:
+        """Of the time locked only."""
+        tracker = self.tracker
+        if self._stage is Stage.LOCKED and tracker.readings:
+            keep = max(0.0, 1.0 - tracker.readings / RESIDUAL_READINGS)
+            self._squares = keep * self._squares + tracker.squares
+            self._readings = keep * self._readings + tracker.readings
+        tracker.squares, tracker.readings = 0.0, 0
 
     # ------------------------------------------------------------ relock
 
-    def _start_search(self, now_s: float, why: str) -> None:
-        self.relocks += 1
-        self._enter(Stage.RELOCK, why)
-        self._search_centre_w = self._centre_w
-        self._search = []
-        self._seek(now_s, 0.0)
+    def _look(self, now_s: float, search: Search) -> str | None:
+        """One place of the search, once its counts are together."""
+        tracker, c = self.tracker, self.config
+        w = tracker.window
+        if w.counts.total < c.counts_min and w.counts.seconds < c.interval_max_s:
+            return None
+        visibility = w.counts.visibility
+        tracker.visibility, tracker.visible_s = visibility, w.end_s
+        found = search.see(visibility, self._centre)
+        if found is not None:
+            self._centre = self._nearest(found[1])
+            tracker.found(self._centre, now_s)
+            tracker.jumped(now_s)
+            self._found = f"found again at visibility {found[0]:.3f}"
+            return None
+        if search.place is not None:
+            self._seek(now_s, search)
+            return None
+        request = self._ask(now_s, search)
+        self._begin_search(now_s)
+        return request
 
-    def _relock(self, now_s: float) -> Action:
-        n = self._sum
-        flag = "relock in progress"
-        if now_s < self._ignore_until or n.total < self.config.counts_min:
-            return self._act(flag, None)
-        self._visibility = n.visibility
-        self._search.append((self._visibility, self._centre_w))
-        done = len(self._search) > len(SEARCH) or self._visibility >= self.config.visibility_min
-        if not done:
-            self._seek(now_s, SEARCH[len(self._search) - 1])
-            return self._act(flag, None)
-        best, self._centre_w = max(self._search)
-        self._clear(now_s)
-        if best >= math.cos(0.5):
-            self._error, self._bad_since = 0.0, None
-            self._enter(Stage.FINE, f"found again at visibility {best:.3f}")
-            return self._act(flag, None)
-        return self._ask(now_s, flag, best)
+    def _begin_search(self, now_s: float) -> None:
+        self._search = Search(self._good_centre, self.config.visibility_min, FOUND_SHARE * self.config.visibility)
+        self._seek(now_s, self._search)
 
-    def _ask(self, now_s: float, flag: str, best: float) -> Action:
-        """The known fringe does not fit any more: a full sweep, with a pause that doubles, then a latched fault."""
-        self._search = []
+    def _ask(self, now_s: float, search: Search) -> str | None:
+        """The known fringe does not fit any more: a full sweep, with a pause that doubles, then a latched fault.
+
+        In the pauses the search goes on.
+        """
         if now_s < self._next_request_s:
-            self._why = (
-                f"waiting {self._next_request_s - now_s:.0f} s before the next sweep; best visibility {best:.3f}"
-            )
-            return self._act(flag, None)
+            wait = self._next_request_s - now_s
+            self._why = f"searching; next sweep in {wait:.0f} s; best visibility {search.best:.3f}"
+            return None
         if self.attempts >= self.config.attempts_max:
-            self._enter(Stage.FAULT, f"not found in {self.attempts} sweeps; best visibility {best:.3f}")
-            return self._act(flag, None)
+            self.latch(f"not found in {self.attempts} sweeps; best visibility {search.best:.3f}")
+            return None
         self.attempts += 1
         self._next_request_s = now_s + self.config.recalibrate_after_s * 2.0**self.attempts
-        self._why = f"best visibility {best:.3f} of the local search; asking for the whole fringe"
-        return self._act(flag, RECALIBRATE)
+        self._why = f"best visibility {search.best:.3f} of the search; asking for the whole fringe"
+        return RECALIBRATE
 
-    def _seek(self, now_s: float, offset: float) -> None:
-        c = self.config
-        wanted = self._search_centre_w + offset * c.p_pi_w / math.pi
-        for candidate in (wanted, wanted - 2 * c.p_pi_w, wanted + 2 * c.p_pi_w):
-            if c.low_w <= candidate <= c.high_w:
-                self._centre_w = candidate
-                break
-        self._clear(now_s)
+    def _seek(self, now_s: float, search: Search) -> None:
+        if search.place is not None:
+            self._centre = self._nearest(search.place)
+        self.tracker.jumped(now_s)
 
     # ------------------------------------------------------------ the actuator
 
-    def _move(self, phase: float, now_s: float) -> str | None:
-        """Move the output by a phase; over the edge, hop by 2 P_pi. Returns why the interval is flagged, if it is."""
+    def _steer(self, now_s: float) -> int:
+        """Set the output for the middle of the time it will stand; turns hopped at the end of the range."""
+        self._side = -self._side
+        following = self._stage in phase_stages.FOLLOWING or self._stage is Stage.HOLD
+        if not following or not self.tracker.filter.known or self._facts.leased:
+            return 0
         c = self.config
-        edge = c.wrap_share * (c.high_w - c.low_w)
-        wanted = self._centre_w + phase * c.p_pi_w / math.pi
-        low, high = c.low_w + edge, c.high_w - edge
-        flag = None
-        if not low <= wanted <= high:
-            hopped = wanted + (2 if wanted < low else -2) * c.p_pi_w
-            # The landing must be well inside, or noise would send it back at once.
-            if low + 0.5 * edge <= hopped <= high - 0.5 * edge:
-                wanted, flag = hopped, "wrap by 2 P_pi"
-                self.wraps += 1
-        self._saturated = not c.low_w <= wanted <= c.high_w
-        wanted = min(max(wanted, c.low_w), c.high_w)
-        if flag or abs(wanted - self._centre_w) * math.pi / c.p_pi_w > 0.2:
-            self._clear(now_s)
-        self._centre_w = wanted
-        return flag
+        wanted = -self.tracker.filter.at(now_s + 0.5 * c.period_s).level
+        step = wrap(wanted - self._centre)
+        target, hop = self._within(self._centre + step)
+        self._saturated = not c.low_rad <= target <= c.high_rad
+        self._centre = min(max(target, c.low_rad), c.high_rad)
+        if hop or abs(step) > JUMP:
+            self.tracker.jumped(now_s)
+        if self._stage is Stage.LOCKED:
+            self._good_centre = self._centre
+        return hop
 
-    def _clear(self, now_s: float) -> None:
-        """Counts from before a jump say nothing about after it."""
-        self._sum = NOTHING
-        self._plus = None
-        self._ignore_until = now_s + self.config.settle_s
+    def _within(self, target: float) -> tuple[float, int]:
+        """A target beyond the edge of the range, hopped by a turn where that lands well inside: (target, turns)."""
+        c = self.config
+        edge = c.wrap_share * (c.high_rad - c.low_rad)
+        low, high = c.low_rad + edge, c.high_rad - edge
+        if low <= target <= high:
+            return target, 0
+        turn = 1 if target < low else -1
+        landing = target + turn * 2.0 * math.pi
+        # Well inside, or noise would send it back at once.
+        if not low + 0.5 * edge <= landing <= high - 0.5 * edge:
+            return target, 0
+        self.wraps += 1
+        return landing, turn
+
+    def _nearest(self, place: float) -> float:
+        """The same phase within the range, nearest to where the heater is."""
+        c = self.config
+        turns = [place + 2.0 * math.pi * k for k in range(-2, 3)]
+        inside = [p for p in turns if c.low_rad <= p <= c.high_rad]
+        return min(inside, key=lambda p: abs(p - self._centre)) if inside else self._centre
+
+    def _dither(self) -> float:
+        c = self.config
+        quiet = self._stage in (Stage.WARM_UP, Stage.RELOCK, Stage.FAULT)
+        return self._side * c.dither_rad if c.dithering and not quiet else 0.0
 
     def _output(self) -> float:
         c = self.config
-        if not c.dithering or self._stage in (Stage.WARM_UP, Stage.RELOCK, Stage.FAULT):
-            return self._centre_w
-        return min(max(self._centre_w + self._side * c.dither_rad * c.p_pi_w / math.pi, c.low_w), c.high_w)
+        return min(max(self._centre + self._dither(), c.low_rad), c.high_rad)
 
-    def _enter(self, stage: Stage, why: str) -> None:
-        if stage is not self._stage:
-            self._good = 0
-            if stage is not Stage.DEGRADED:
-                self._bad_since = None
-        self._stage, self._why = stage, why
 
-    def _act(self, flag: str | None, request: str | None) -> Action:
-        return replace(Action(self._output()), flag=flag, request=request, stage=self._stage)
+def _since(before: float | None, holds: bool, now_s: float) -> float | None:
+    """Since when something has held."""
+    if not holds:
+        return None
+    return now_s if before is None else before

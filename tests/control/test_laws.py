@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmodd.control.kalman import ScalarKalman, steady_gain
 from qmodd.control.pid import Pid, PidGains
 
 
@@ -87,33 +85,3 @@ def test_output_always_within_limits_and_slew(
         assert -2.0 <= u <= 2.0
         assert abs(u - last) <= slew * 0.1 + 1e-12
         last = u
-
-
-def test_kalman_settles_at_the_steady_gain() -> None:
-    k = ScalarKalman(1.0, drift=2e-4)
-    for _ in range(300):
-        k.predict(1.0)
-        before = k.variance
-        k.update(0.0, 5e-3)
-    assert before / (before + 5e-3) == pytest.approx(steady_gain(2e-4, 5e-3), rel=1e-3)
-    assert k.sigma == pytest.approx(math.sqrt(k.variance))
-    with pytest.raises(ValueError, match="variance"):
-        k.update(0.0, 0.0)
-
-
-def test_kalman_holds_a_walk_to_its_own_sigma() -> None:
-    rng = np.random.default_rng(1)
-    k, x, errors = ScalarKalman(0.01, drift=1e-4), 0.0, []
-    for _ in range(4000):
-        x += 1e-2 * rng.normal()
-        k.predict(1.0)
-        x -= k.update(x + 0.05 * rng.normal(), 2.5e-3)
-        errors.append(x)
-    assert np.std(errors[200:]) == pytest.approx(k.sigma, rel=0.1)
-
-
-def test_a_jump_is_not_noise() -> None:
-    k = ScalarKalman(1e-4, drift=1e-5)
-    assert not k.open_up(0.03, 1e-3)
-    assert k.open_up(0.5, 1e-3)
-    assert k.update(0.5, 1e-3) > 0.49

@@ -19,6 +19,8 @@ COMMANDS = {
     "sim": "qmodd.sim_cli",
     "demo": "qmodd.demo.command",
     "soak": "qmodd.soak",
+    "calibrate": "qmodd.calibrate.command",
+    "bench": "qmodd.bench_cli",
 }
 DESCRIPTION = (
     "Control daemon of photonic-chip QKD modules. Exit status: 0 done, 1 what was checked is not in order, "

@@ -95,9 +95,16 @@ class ControlSection(_Section):
     tec_ti_s: Annotated[float, Field(gt=0.1, le=1000.0)] = 4.4
     slow_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
     phase_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
+    # The same while the transmitter sends a pilot.
+    pilot_period_s: Annotated[float, Field(ge=0.02, le=60.0)] = 0.1
     # Below this the phase may count as locked; above it for longer than the dwell it may not.
     phase_limit_deg: Annotated[float, Field(gt=0.5, le=30.0)] = 8.0
     visibility_min: Annotated[float, Field(ge=0.5, le=0.999)] = 0.90
+    # Upkeep of the calibrations: how often it looks, how long before its end a record is renewed, and how far apart
+    # calibrations are that keys do not rest on.
+    upkeep_period_s: Annotated[float, Field(ge=0.5, le=3600.0)] = 5.0
+    upkeep_margin_s: Annotated[float, Field(ge=0.0, le=86_400.0)] = 120.0
+    upkeep_spread_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 600.0
 
 
 class SafetySection(_Section):

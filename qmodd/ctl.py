@@ -24,9 +24,11 @@ from rich.live import Live
 
 from qmodd.clock import Clock, SystemClock
 from qmodd.crypto.suites import BadKeyFile
+from qmodd.ctl_errors import CtlError
+from qmodd.ctl_lab import LAB, Desk, add_lab_parsers, show_calibrations
 from qmodd.ctl_view import in_order, status_view
 from qmodd.identity import ClientFiles, sign_request
-from qmodd.messages import ROOT, Alive, Progress, Reply, Request, RequestBody
+from qmodd.messages import ROOT, Alive, CalibrationRecord, Progress, Reply, Request, RequestBody
 from qmodd.randomness import Randomness, SystemRandomness
 from qmodd.uplink.mqtt_link import NO_MATCHING_SUBSCRIBERS, BrokerSettings, Link, LinkDown, open_link
 from qmodd.uplink.topics import Topics, module_of
@@ -34,14 +36,6 @@ from qmodd.uplink.topics import Topics, module_of
 REQUEST_LIFETIME = timedelta(seconds=60)
 # Retained messages come at once after a subscription; silence for so long means that there are no more of them.
 QUIET_S = 0.3
-
-
-class CtlError(Exception):
-    """What went wrong, and the exit status that says it."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass
@@ -149,6 +143,26 @@ class Ctl:
             raise CtlError(3, f"the broker knows no module {module}")
         return [v.summary() for _, v in sorted(views.modules.items())]
 
+    async def calibrations(self, module: str) -> dict[str, CalibrationRecord]:
+        """Active records of one module, by name, as they are retained. Raises LinkDown; CtlError for none."""
+        found: dict[str, CalibrationRecord] = {}
+        async with self._link() as link:
+            await link.subscribe(f"{ROOT}/{module}/calibration/+")
+            try:
+                while True:
+                    async with asyncio.timeout(QUIET_S):
+                        message = await link.next_message()
+                    try:
+                        record = CalibrationRecord.model_validate_json(message.payload)
+                    except ValidationError:
+                        continue  # of another version of qmodd
+                    found[record.name] = record
+            except TimeoutError:
+                pass
+        if not found:
+            raise CtlError(3, f"the broker knows no calibrations of {module}")
+        return dict(sorted(found.items()))
+
     async def watch(self, module: str | None, show: Callable[[Views, str], None]) -> None:
         """Tell `show` of every change, until cancelled. Raises LinkDown."""
         views = Views()
@@ -239,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("module")
         one.add_argument("command")
         one.add_argument("arguments", nargs="*", metavar="KEY=VALUE")
+    add_lab_parsers(commands, common)
     return top
 
 
@@ -274,9 +289,15 @@ async def _run(arguments: argparse.Namespace, errors: Console) -> int:
         with Live(console=out, refresh_per_second=4, auto_refresh=not arguments.json) as live:
             await ctl.watch(arguments.module, lambda views, serial: _show_change(views, serial, arguments.json, live))
         return 0
+    if arguments.what == "calibrations" and not arguments.diff and not arguments.rollback:
+        return show_calibrations(await ctl.calibrations(arguments.module), arguments.json, out, ctl.clock.utc())
     if arguments.identity is None:
         raise CtlError(2, "whose request? give --identity DIR or set QMODD_IDENTITY")
-    client, values = ClientFiles.load(arguments.identity), parse_arguments(arguments.arguments)
+    client = ClientFiles.load(arguments.identity)
+    if arguments.what in LAB:
+        desk = Desk(lambda command, values: ctl.do(client, arguments.module, command, values), arguments.json, out)
+        return await LAB[arguments.what](desk, arguments)
+    values = parse_arguments(arguments.arguments)
     if arguments.what == "sign":
         request = await ctl.sign(client, arguments.module, arguments.command, values)
         sys.stdout.write(request.model_dump_json() + "\n")

@@ -217,6 +217,10 @@ class ClientFiles:
         return directory
 
 
+# Who operates a pair that has no identities of its own: one that runs it, and one that may also borrow its outputs.
+CLIENTS: Mapping[str, Role] = {"operator": "operator", "maintainer": "maintainer"}
+
+
 def provision_identities(
     out_dir: Path,
     now: datetime,
@@ -245,7 +249,7 @@ def provision_identities(
         recipient = Recipient(name, OpeningKey.generate(), SigningKey.generate())
         paths[name] = recipient.save(out_dir / f"{name}.key")
         paths[f"{name}.public"] = recipient.save_public(out_dir / f"{name}.pub")
-    for name, role in (clients or {"operator": "operator"}).items():
+    for name, role in (clients or CLIENTS).items():
         signer = Signer(name, SigningKey.generate())
         certificate = issue_certificate(
             authority, name, signer.key.public, role, now - timedelta(days=1), now + lifetime

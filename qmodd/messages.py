@@ -61,13 +61,22 @@ class Inhibited(Message):
     why: Why
 
 
+class Owner(Message):
+    """Who drives an output now: a loop, a lease with its client, or nobody."""
+
+    output: Name
+    owner: Annotated[str, StringConstraints(max_length=128)]
+
+
 class State(Message):
-    """`state`, retained: the three fields after ITU-T X.731 and every output that is held off, each with its reason."""
+    """`state`, retained: the three fields after ITU-T X.731, every output that is held off, each with its reason, and
+    the owner of every output."""
 
     administrative: StateField
     operational: StateField
     activity: StateField
     inhibited: Annotated[list[Inhibited], Field(max_length=256)] = []
+    owners: Annotated[list[Owner], Field(max_length=256)] = []
 
     @classmethod
     def from_snapshot(cls, snapshot: Mapping[str, Any]) -> State:
@@ -76,15 +85,25 @@ class State(Message):
 
 
 class CalibrationRecord(Message):
-    """`calibration/<name>`, retained: summary of the active record."""
+    """`calibration/<name>`, retained: the active record without its raw readings. `invalid` says why it may not be used
+    although it is active; empty: it may. `parents` are the versions that it rests on. `valid_until` counts renewals by a
+    passed check; the last was at `renewed`."""
 
     name: Name
     version: Annotated[int, Field(ge=0)]
     value: dict[str, JsonValue]
+    units: dict[str, Annotated[str, StringConstraints(max_length=32)]] = {}
+    sigma: dict[str, float] = {}
     residual: float | None = None
-    parents: Annotated[list[Name], Field(max_length=64)] = []
+    temperatures_c: dict[str, float] = {}
+    operator: Annotated[str, StringConstraints(max_length=128)] = "automatic"
+    raw_sha256: Digest | None = None
+    firmware_sha256: Digest | None = None
+    invalid: Why = ""
+    parents: Annotated[dict[Name, int], Field(max_length=64)] = {}
     taken: AwareDatetime
     valid_until: AwareDatetime | None = None
+    renewed: AwareDatetime | None = None
 
 
 class Check(Message):

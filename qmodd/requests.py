@@ -46,9 +46,8 @@ _ACT: frozenset[Role] = frozenset({"operator", "maintainer"})
 ROLES: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("start", "stop", "lock", "unlock", "calibrate", "selftest", "acknowledge", "undo"), _ACT),
     "safe": frozenset({"operator", "maintainer", "security"}),
-    "snapshot": frozenset({"viewer", "operator", "maintainer", "security"}),
-    "rollback": frozenset({"maintainer"}),
-    "clear-latch": frozenset({"maintainer"}),
+    **dict.fromkeys(("snapshot", "record"), frozenset({"viewer", "operator", "maintainer", "security"})),
+    **dict.fromkeys(("rollback", "clear-latch", "lease", "release", "sweep"), frozenset({"maintainer"})),
     "revoke": frozenset({"security"}),
     "purge": frozenset({"security"}),
 }
@@ -113,6 +112,14 @@ def report_progress(fraction: float, text: str = "") -> None:
     """For handlers of long work: tell the client how far it is (0 to 1). Outside a request it does nothing."""
     if (tell := _progress.get()) is not None:
         tell(fraction, text)
+
+
+_client: ContextVar[Client | None] = ContextVar("qmodd_client", default=None)
+
+
+def requesting() -> Client | None:
+    """For handlers: who asked; None outside a request."""
+    return _client.get()
 
 
 @dataclass
@@ -212,7 +219,7 @@ class Requests:
             answer(client.name, progress.payload())
 
         self.audit("request.accepted", {"command": command, "client": client.name, "role": client.role, "id": body.id})
-        token = _progress.set(tell)
+        token, who = _progress.set(tell), _client.set(client)
         try:
             reply = Reply(id=body.id, ok=True, result=await handler(body.arguments))
         except (Refusal, DriverError, ValueError) as e:
@@ -220,6 +227,7 @@ class Requests:
             self._audit_failure(command, client, reply)
         finally:
             _progress.reset(token)
+            _client.reset(who)
         payload = reply.payload()
         if len(payload) > MAX_REPLY_BYTES:
             payload = _failed(body.id, Refusal("too_large", "done, but the answer is too large to send")).payload()

@@ -150,7 +150,7 @@ class Run:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(s.core.run(), name=s.name) for s in self.sites.values()]
             tasks.append(group.create_task(self.uplink.run(), name="uplink"))
-            tasks.append(group.create_task(self._tick(), name="rigs"))
+            tasks.append(group.create_task(self.tick(), name="rigs"))
             end = self.loop.time() + seconds
             while self.loop.time() < end and not until():
                 await asyncio.sleep(1.0)
@@ -166,7 +166,7 @@ class Run:
             site.core.close()
             site.receiver.close()
 
-    async def _tick(self) -> None:
+    async def tick(self) -> None:
         """What the electronics do by themselves: the hardware watchdog, slow commands."""
         while True:
             for rig in self.rigs.values():

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qmodd.app.following import Following
+from qmodd.app.lease_commands import lease_handlers
 from qmodd.app.operator import Operator
 from qmodd.app.wiring import Wiring
 from qmodd.lifecycle import Administrative
-from qmodd.requests import Arguments, Handler, Refusal
+from qmodd.requests import Arguments, Handler, Refusal, report_progress, requesting
 
 
 def handlers(wiring: Wiring, operator: Operator) -> Mapping[str, Handler]:
@@ -21,6 +23,10 @@ def handlers(wiring: Wiring, operator: Operator) -> Mapping[str, Handler]:
         "lock": commands.lock,
         "unlock": commands.unlock,
         "calibrate": commands.calibrate,
+        "record": commands.record,
+        "rollback": commands.rollback,
+        "clear-latch": commands.clear_latch,
+        **lease_handlers(wiring, operator),
     }
 
 
@@ -52,28 +58,89 @@ class Commands:
 
     async def lock(self, arguments: Arguments) -> dict[str, Any]:
         """Administratively locked: dark, over restarts too, until `unlock`."""
+        _only(arguments, "why")
         why = _text(arguments, "why", "locked by command")
         self._wiring.life.set_administrative(Administrative.LOCKED, why)
         self._operator.interrupt(f"locked: {why}")
         return self._state()
 
     async def unlock(self, arguments: Arguments) -> dict[str, Any]:
+        _only(arguments, "why")
         why = _text(arguments, "why", "unlocked by command")
         self._wiring.life.set_administrative(Administrative.UNLOCKED, why)
         self._operator.release()
         return self._state()
 
     async def calibrate(self, arguments: Arguments) -> dict[str, Any]:
-        """Redo one calibration, or all, whatever their state; keys stop meanwhile."""
-        _only(arguments, "target")
+        """Redo one calibration, or all, whatever their state: `force`. Without it, only what is out. In service it is
+        done between blocks where keys rest on it. With `wait` it is answered when all are made or have failed, and
+        progress is told until then."""
+        _only(arguments, "target", "force", "wait")
         self._not_locked("calibrate")
         names = self._operator.graph().names
-        target = _text(arguments, "target", "all")
+        target, force, wait = (
+            _text(arguments, "target", "all"),
+            _flag(arguments, "force", True),
+            _flag(arguments, "wait"),
+        )
         if target != "all" and target not in names:
             raise Refusal("bad_arguments", f"target {target!r} is none of all, {', '.join(names)}")
-        self._operator.force = frozenset(names if target == "all" else (target,))
-        self._operator.interrupt(f"calibration of {target} by command")
-        return self._state()
+        asked = frozenset(names if target == "all" else (target,))
+        if not force:
+            asked &= frozenset(due.name for due in self._operator.due())
+        report_progress(0.0, f"{len(asked)} of {len(names)} calibrations to redo")
+        following = Following(self._wiring, asked)
+        with following.listening():
+            if asked:
+                self._operator.request_calibration(asked, who())
+            became = await following.until_done(report_progress) if wait else {}
+        return {**self._state(), "asked": sorted(asked), **became}
+
+    async def record(self, arguments: Arguments) -> dict[str, Any]:
+        """One record of a calibration with values, units, covariance, conditions: the active one, or a `version`."""
+        _only(arguments, "calibration", "version")
+        name, version = _text(arguments, "calibration", ""), arguments.get("version")
+        history = self._wiring.records.history(name)
+        if not history:
+            raise Refusal(
+                "bad_arguments", f"no record of {name!r}; there are {', '.join(self._wiring.records.names())}"
+            )
+        active = self._wiring.records.active(name)
+        chosen = version if version is not None else (active.version if active else len(history))
+        if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= len(history):
+            raise Refusal("bad_arguments", f"version = {chosen!r}: {name} has versions 1 to {len(history)}")
+        found = history[chosen - 1]
+        return {
+            **found.model_dump(mode="json", exclude={"residuals"}),
+            "units": found.units,
+            "sigma": {n: found.sigma(n) for n in found.covariance_names},
+            "active": active is not None and active.version == found.version,
+        }
+
+    async def rollback(self, arguments: Arguments) -> dict[str, Any]:
+        """Back to the record before the active one; what rests on it is invalid and is redone."""
+        _only(arguments, "calibration")
+        self._not_locked("rollback")
+        name = _text(arguments, "calibration", "")
+        if name not in (names := self._operator.graph().names):
+            raise Refusal("bad_arguments", f"calibration {name!r} is none of {', '.join(names)}")
+        why = f"rolled back by {who()}"
+        try:
+            record = self._wiring.records.rollback(name, why)
+        except LookupError as e:
+            raise Refusal("wrong_state", str(e.args[0])) from None
+        self._operator.request_walk(f"{name} {why}")
+        return {**self._state(), "calibration": name, "version": record.version if record else 0}
+
+    async def clear_latch(self, arguments: Arguments) -> dict[str, Any]:
+        """Let a part that gave up try again: the cause of the latch is thought to be mended."""
+        _only(arguments, "latch")
+        latches = self._operator.latches()
+        name = _text(arguments, "latch", "")
+        if name not in latches:
+            raise Refusal("bad_arguments", f"no latch {name!r}; set are: {', '.join(sorted(latches)) or 'none'}")
+        self._operator.clear_latch(name, who())
+        return {**self._state(), "cleared": name, "was": latches[name]}
 
     def _not_locked(self, command: str) -> None:
         life = self._wiring.life
@@ -86,6 +153,19 @@ class Commands:
         return self._wiring.life.snapshot()
 
 
+def _flag(arguments: Arguments, name: str, default: bool = False) -> bool:
+    value = arguments.get(name, default)
+    if not isinstance(value, bool):
+        raise Refusal("bad_arguments", f"{name} = {value!r}: true or false is allowed")
+    return value
+
+
+def who() -> str:
+    """Name of the client that asked."""
+    client = requesting()
+    return client.name if client else "local"
+
+
 def _only(arguments: Arguments, *allowed: str) -> None:
     unknown = sorted(set(arguments) - set(allowed))
     if unknown:
@@ -93,7 +173,6 @@ def _only(arguments: Arguments, *allowed: str) -> None:
 
 
 def _text(arguments: Arguments, name: str, default: str) -> str:
-    _only(arguments, name)
     value = arguments.get(name, default)
     if not isinstance(value, str) or not 0 < len(value) <= 200:
         raise Refusal("bad_arguments", f"{name} must be a text of 1 to 200 characters")

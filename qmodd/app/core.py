@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
+from calibration.raw import RawStore
 from calibration.store import RecordStore
 from drivers.bus.libraries import Libraries
 from drivers.bus.pool import BusPool
@@ -92,6 +93,7 @@ class Core:
             self.module,
             injected.heartbeat_s,
         )
+        self.wiring.raw = RawStore(state_dir / "raw" if injected.durable else None, needed=self._raw_in_force)
         self.epoch = randomness.bytes(8).hex()
         self._open_store(state_dir, randomness)
         self._make_delivery(randomness)
@@ -99,6 +101,9 @@ class Core:
         self._make_door()
         self._make_engine()
         self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store)
+
+    def _raw_in_force(self) -> set[str]:
+        return {r.raw_sha256 for n in self.records.names() if (r := self.records.active(n)) is not None}
 
     def _open_store(self, state_dir: Path, randomness: Randomness) -> None:
         c = self.config

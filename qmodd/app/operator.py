@@ -7,19 +7,24 @@ the rails drop first. Then it starts again by itself, after a pause that grows, 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from calibration.context import CalibrationContext, Progress
 from calibration.graph import Graph, bring_up
-from drivers.roles import TecState
+from calibration.plan import Due, plan
+from drivers.roles import Identity, TecState
 from qmodd.app.failures import EXPECTED, Interrupted, LoopGaveUp, NotReady, interrupted, leaves, reason
 from qmodd.app.selftest import quick_selftest
+from qmodd.app.temperature import PERIOD_S, tec_loop
+from qmodd.app.upkeep import Upkeep
 from qmodd.app.wiring import Wiring
 from qmodd.control.loop import Scheduler
-from qmodd.control.thermal import TecLoop, ThermalConfig
+from qmodd.control.thermal import TecLoop
 from qmodd.lifecycle import Activity, Administrative, Operational
 from qmodd.module import Module
 from qmodd.safety import Watchdog, check_interlock, safe_state
@@ -34,6 +39,12 @@ WARM_UP_S = 300.0
 WARM_K = 0.1
 # Passing through on the way up does not count.
 WARM_FOR_S = 2.5
+
+
+def firmware_sha256(identities: Mapping[str, Identity]) -> str:
+    """Over role, driver, model, serial number and firmware of every device: another one means other calibrations."""
+    lines = (f"{r}\0{i.driver}\0{i.model}\0{i.serial}\0{i.firmware}\n" for r, i in sorted(identities.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @dataclass
@@ -53,13 +64,19 @@ class Operator(ABC):
 
     wiring: Wiring
     held: str | None = None  # why no session may start, by command
+    # Calibrations to redo at the next walk, and who asked for them.
     force: frozenset[str] = frozenset()
+    force_by: str = "automatic"
     _interrupt: asyncio.Queue[Exception] = field(default_factory=lambda: asyncio.Queue(1))
     _resume: asyncio.Event = field(default_factory=asyncio.Event)
     _failures: int = 0
     _module: Module | None = None
     in_service: bool = False
     tec: TecLoop | None = None
+    # Held during every calibration outside of a boot: one walk moves the outputs at a time.
+    walking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    upkeep: Upkeep | None = None
+    calibrations: CalibrationContext | None = None
 
     # what differs between the sides
 
@@ -80,6 +97,42 @@ class Operator(ABC):
     @abstractmethod
     async def serve(self, module: Module, context: CalibrationContext) -> None:
         """From calibrated to keying; returns only when cancelled, raises when service has to end."""
+
+    async def resume(self, module: Module, context: CalibrationContext, redone: frozenset[str]) -> None:
+        """After a calibration in service: outputs are at the set points of their records, `redone` have new ones; loops
+        start anew from there. `in_service` is still False."""
+        return None
+
+    def latches(self) -> dict[str, str]:
+        """Parts that have given up until a person clears them: name and why."""
+        return {}
+
+    def clear_latch(self, name: str, by: str) -> None:
+        """Raises LookupError for a latch that is not set."""
+        raise LookupError(f"no latch {name!r}")
+
+    # calibration
+
+    def due(self) -> list[Due]:
+        """What is out now, by the state of the records alone, with everything that rests on it."""
+        if self.upkeep is not None:
+            return self.upkeep.plan()
+        reading = self.tec.reading if self.tec else None
+        context = self.calibrations or self.context(self.wiring.module)
+        return plan(self.graph(), context, reading.object_c if reading else math.nan)
+
+    def request_calibration(self, names: frozenset[str], by: str) -> None:
+        """Redo these for `by`, whatever their state: in service without going dark, else in the walk of a new start."""
+        if self.upkeep is not None and self.in_service:
+            self.upkeep.ask(names, by)
+            return
+        self.force, self.force_by = self.force | names, by
+        self.interrupt(f"calibration of {', '.join(sorted(names))[:200]} by {by}")
+
+    def request_walk(self, why: str) -> None:
+        """Outputs to the set points of the active records again, redoing what is out: after a rollback."""
+        if self.upkeep is not None and self.in_service:
+            self.upkeep.ask_walk(why)
 
     # life
 
@@ -148,11 +201,12 @@ class Operator(ABC):
         life.set_activity(Activity.BOOT, "opening and identifying the devices")
         life.set_operational(Operational.DISABLED, "starting")
         self._module = module = self.wiring.module
-        context = self.context(module)
+        context = self.calibrations = self.context(module)
         identities = await module.open()
         self.check_parts(module)
+        context.firmware_sha256 = firmware_sha256(identities)
         self.wiring.events.record("devices.open", {r: f"{i.model} {i.serial}".strip() for r, i in identities.items()})
-        scheduler = Scheduler(self.wiring.clock, asyncio.sleep, self._loop_failed)
+        scheduler = Scheduler(self.wiring.clock, asyncio.sleep, self._loop_failed, self._loop_facts)
         self.wiring.scheduler = scheduler
         watchdog = Watchdog(
             module.platform, Late(scheduler, self.wiring.clock.monotonic), config.safety.watchdog_period_s
@@ -162,14 +216,16 @@ class Operator(ABC):
             await check_interlock(module.platform)
             group.create_task(watchdog.run(), name="watchdog")
             group.create_task(self._interrupted(), name="interrupt")
-            await self._rails_on(module)
+            await self.rails_on(module)
             self.add_loops(scheduler, module, context)
             group.create_task(scheduler.run(), name="loops")
             await self._bring_up(module, context, scheduler)
             self.in_service = True
+            self.upkeep = Upkeep(self, module, context)
+            group.create_task(self.upkeep.run(), name="upkeep")
             await self.serve(module, context)
 
-    async def _rails_on(self, module: Module) -> None:
+    async def rails_on(self, module: Module) -> None:
         for line in ("heater_enable", "laser_enable"):
             if line == "laser_enable" and self.wiring.config.module.role != "alice":
                 continue
@@ -185,27 +241,21 @@ class Operator(ABC):
         life.set_activity(Activity.CALIBRATING, "bringing the chip to temperature")
         await self.warm_up()
         life.set_activity(Activity.CALIBRATING, "walking the calibration graph")
-        force, self.force = self.force, frozenset()
-        await bring_up(self.graph(), context, force=force)
+        force, by = self.force, self.force_by
+        self.force, self.force_by = frozenset(), "automatic"
+        async with self.walking:
+            await bring_up(self.graph(), replace(context, operator=by), force=force)
 
-    def add_tec_loop(self, scheduler: Scheduler, module: Module) -> None:
-        c = self.wiring.config
-        self.tec = TecLoop(
-            module.tec,
-            ThermalConfig(
-                target_c=c.control.tec_target_c,
-                kp_a_per_k=c.control.tec_kp_a_per_k,
-                ti_s=c.control.tec_ti_s,
-                current_limit_a=c.control.tec_current_limit_a,
-                ramp_c_per_s=c.safety.tec_ramp_c_per_s,
-            ),
-            self.wiring.clock,
-        )
-        self.wiring.add_loop(scheduler, "temperature", 0.5, self.tec.step)
+    def add_tec_loop(self, scheduler: Scheduler, module: Module, context: CalibrationContext) -> None:
+        leases = self.wiring.leases
+        self.tec = tec_loop(self.wiring, module, context)
+        self.tec.let_go = lambda: not leases.free("tec.target")
+        leases.own("tec.target", "loop temperature")
+        self.wiring.add_loop(scheduler, "temperature", PERIOD_S, self.tec.step, self.tec.facts)
 
     def temperature_within(self, kelvin: float) -> bool:
-        """Near its target as of the last reading of a running controller."""
-        reading = self.tec.reading if self.tec else None
+        """Near its target as of the last reading of a regulating controller."""
+        reading = self.tec.reading if self.tec and not self.tec.identifying else None
         return (
             reading is not None
             and reading.state in (TecState.STABLE, TecState.NOT_STABLE)
@@ -225,8 +275,9 @@ class Operator(ABC):
                 since = self.wiring.clock.monotonic()
             reading = self.tec.reading if self.tec else None
             if reading is not None:
+                target_c = self.wiring.config.control.tec_target_c
                 self.wiring.life.set_activity(
-                    Activity.CALIBRATING, f"temperature {reading.object_c:.0f} C on its way to {reading.target_c:.1f} C"
+                    Activity.CALIBRATING, f"temperature {reading.object_c:.0f} C on its way to {target_c:.1f} C"
                 )
             if self.wiring.clock.monotonic() > end:
                 raise NotReady(f"the chip is not at its temperature after {WARM_UP_S:.0f} s: {reading}")
@@ -236,9 +287,13 @@ class Operator(ABC):
         """A harmless read on every bus, so that a bus that hangs is noticed although nothing else uses it."""
         for name, period_s, read in self.wiring.heartbeats(module):
             self.wiring.add_heartbeat(scheduler, f"bus {name}", period_s, read)
+        self.wiring.add_loop(scheduler, "leases", 0.5, self.wiring.leases.step)
 
     async def _interrupted(self) -> None:
         raise await self._interrupt.get()
+
+    def _loop_facts(self, loop: str, facts: tuple[str, ...]) -> None:
+        self.wiring.events.record("loop.facts", {"loop": loop, "facts": "; ".join(facts)[:480]})
 
     async def _loop_failed(self, loop: str, why: str) -> None:
         self._end_session(LoopGaveUp(f"loop {loop}: {why}"))
@@ -263,7 +318,8 @@ class Operator(ABC):
         await asyncio.sleep(pause)
 
     async def _go_safe(self, why: str) -> None:
-        self.in_service = False
+        self.in_service, self.upkeep = False, None
+        self.wiring.leases.end_all(why)
         self.wiring.life.set_operational(Operational.DISABLED, why)
         self.wiring.life.set_activity(Activity.SAFE, why)
         module, self._module = self._module, None

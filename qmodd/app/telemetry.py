@@ -84,53 +84,74 @@ class Telemetry:
         for r in scheduler.reports() if scheduler else ():
             name = r.name.replace(" ", "_")
             out |= {
+                f"{name}_period_s": r.period_mean_s,
+                f"{name}_late_rms_s": r.late_rms_s,
+                f"{name}_late_p99_s": r.late_p99_s,
                 f"{name}_late_max_s": r.late_max_s,
                 f"{name}_busy_max_s": r.busy_max_s,
+                f"{name}_bus_max_s": r.bus_max_s,
+                f"{name}_bus_share": r.bus_share,
                 f"{name}_runs_count": r.runs,
+                f"{name}_overruns_count": r.overruns,
+                f"{name}_restarts_count": r.restarts,
+                f"{name}_facts_count": len(r.facts),
             }
         return out
 
     def _thermal(self) -> Numbers:
-        reading = self._operator.tec.reading if self._operator.tec else None
-        if reading is None:
+        loop = self._operator.tec
+        reading = loop.reading if loop else None
+        if loop is None or reading is None:
             return {}
-        return {
+        out: Numbers = {
             "object_c": reading.object_c,
             "sink_c": reading.sink_c,
             "target_c": reading.target_c,
             "tec_current_a": reading.current_a,
             "stable": self._operator.temperature_within(0.02),
+            "identifying": loop.identifying,
+            "kp_a_per_k": loop.tuning.kp_a_per_k,
+            "ti_s": loop.tuning.ti_s,
+            "current_clamp_a": loop.tuning.clamp_a,
+            "feed_forward_k": loop.offset_k,
         }
+        if plant := self._wiring.records.active("tec_plant"):
+            out |= {
+                "plant_slope_k_per_a_s": plant.value["slope_k_per_a_s"],
+                "plant_delay_s": plant.value["dead_s"] + plant.value["lag_s"],
+            }
+        return out
 
     def _phase(self, operator: BobOperator) -> Numbers:
-        report = operator.lock_report()
-        if report is None or not operator.in_service:
-            return {}
-        return {
-            "locked": report.locked,
-            "error_deg": math.degrees(report.error_rad),
-            "sigma_deg": math.degrees(report.sigma_rad),
-            "visibility": report.visibility,
-            "heater_w": report.power_w,
-            "wraps_count": report.wraps,
-            "relocks_count": report.relocks,
-        }
+        """Empty before the first lock: what the lock and its ledger say."""
+        return operator.phase_numbers()
 
     def _optics(self, operator: AliceOperator) -> Numbers:
         out: Numbers = {}
-        if operator.mean_photon:
-            out |= {"voa_trim_db": operator.mean_photon.trim_db}
-        if operator.laser_power:
-            out |= {"laser_trim_db": operator.laser_power.trim_db}
-        if operator.decoy:
-            out |= {
-                "decoy_ratio_error": operator.decoy.error,
-                "decoy_bias_trim_v": operator.decoy.volts - operator.decoy.peak_v,
-            }
-        if operator.monitor:
-            out |= {"mean_power_change": operator.monitor.change}
-        if operator.carver:
-            out |= {"carver_error_deg": math.degrees(operator.carver.error_rad)}
+        if loop := operator.mean_photon:
+            out |= {"voa_trim_db": loop.trim_db, "mean_photon_error": loop.relative_error}
+        if power := operator.laser_power:
+            out |= {"laser_trim_db": power.trim_db}
+        if wavelength := operator.laser_wavelength:
+            out |= {"laser_error_hz": wavelength.error_hz, "laser_fine_hz": wavelength.fine_hz}
+        if peak := operator.filter:
+            out |= {"filter_loss": peak.loss, "filter_corrections_count": peak.corrections}
+        if carver := operator.carver:
+            out |= {"carver_error_deg": math.degrees(carver.error_rad)}
+        return out | self._modulators(operator)
+
+    @staticmethod
+    def _modulators(operator: AliceOperator) -> Numbers:
+        """What only exists once the modulators have been aligned for keys."""
+        out: Numbers = {}
+        if decoy := operator.decoy:
+            out |= {"decoy_ratio_error": decoy.mean_error, "decoy_bias_trim_v": decoy.volts - decoy.peak_v}
+        if seen := operator.decoys_seen:
+            out |= {"decoy_ratio_error_seen": seen.error}
+        if state := operator.state:
+            out |= {"state_error": state.error, "state_bias_trim_v": state.volts - state.null_v}
+        if split := operator.split:
+            out |= {"split_error": split.error, "split_trim_w": split.watts - split.power_w}
         return out
 
     def block(self, record: BlockRecord) -> None:

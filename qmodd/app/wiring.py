@@ -10,11 +10,15 @@ from typing import Any
 
 from calibration.context import CalibrationContext, Progress, Settings
 from calibration.factory import FactoryRecord
+from calibration.raw import RawStore
 from calibration.record import Record
-from calibration.store import RecordStore
+from calibration.store import Change, Kind, RecordStore
+from qmodd.app.leases import Leases
+from qmodd.app.outputs import catalogue
 from qmodd.app.selftest import CheckResult
 from qmodd.clock import Clock
 from qmodd.config import Config
+from qmodd.control.facts import Fact
 from qmodd.control.loop import Loop, LoopFault, Scheduler
 from qmodd.control.phase_lock import LockReport
 from qmodd.door_core import DoorCore
@@ -30,6 +34,7 @@ from qmodd.outbox import Outbox
 EVENT_LIFETIME_S = 30 * 86_400.0
 WATCH_S = 0.25
 STOP_KEYING_S = 0.5
+KEYING = "distilling keys"
 
 
 @dataclass
@@ -47,15 +52,22 @@ class Wiring:
     heartbeat_s: float = 0.3
     engine: AliceEngine | BobEngine = field(init=False)
     door: DoorCore = field(init=False)
+    leases: Leases = field(init=False)
     scheduler: Scheduler | None = None
     # Wanted by command or by configuration; `stop` clears it, and the engine is not started again until `start`.
     keys_wanted: bool = True
     why_not_wanted: str = ""
+    # Why no keys may be made on the calibrations as they are; and what is about to stop them.
+    keys_blocked: str | None = None
+    notice: str = ""
+    raw: RawStore = field(default_factory=RawStore)
     lock: LockReport | None = None
-    _told: dict[str, int] = field(default_factory=dict)
     sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
+        outputs = catalogue(self.module, self.config.safety.tec_ramp_c_per_s)
+        self.leases = Leases(outputs, self.clock, lambda name, fields: self.events.record(name, dict(fields)))
+        self.leases.listeners.append(lambda _output, _leased: self.publish_state())
         self.life.listeners.append(self._life_changed)
         self.events.listeners.append(self._publish_event)
         self.records.subscribe(self._record_changed)
@@ -75,6 +87,7 @@ class Wiring:
             symbol_period_ps=c.pair.symbol_period_ps,
             half_gate_ps=c.receiver.half_gate_ps,
             gate=(c.receiver.gate_open_ps, c.receiver.gate_period_ps),
+            tec_current_limit_a=c.control.tec_current_limit_a,
         )
         return CalibrationContext(
             side=c.module.role,
@@ -89,6 +102,7 @@ class Wiring:
             store=self.records,
             settings=settings,
             progress=progress,
+            raw=self.raw,
         )
 
     def progress_event(self, progress: Progress) -> None:
@@ -99,9 +113,23 @@ class Wiring:
     # loops
 
     def add_loop(
-        self, scheduler: Scheduler, name: str, period_s: float, step: Callable[[float], Awaitable[None]]
+        self,
+        scheduler: Scheduler,
+        name: str,
+        period_s: float,
+        step: Callable[[float], Awaitable[None]],
+        facts: Callable[[], Sequence[Fact]] = tuple,
+        outputs: Sequence[str] = (),
     ) -> None:
-        scheduler.add(Loop(name, period_s, step))
+        """`outputs`: what the loop drives; it rests while one of them is leased."""
+        for output in outputs:
+            self.leases.own(output, f"loop {name}")
+
+        async def unless_leased(now_s: float) -> None:
+            if all(self.leases.free(output) for output in outputs):
+                await step(now_s)
+
+        scheduler.add(Loop(name, period_s, unless_leased if outputs else step, facts=facts))
 
     def add_heartbeat(
         self, scheduler: Scheduler, name: str, period_s: float, step: Callable[[float], Awaitable[None]]
@@ -145,15 +173,23 @@ class Wiring:
     async def _follow_engine(self) -> None:
         if self.life.activity not in (Activity.READY, Activity.KEYING):
             return
-        status = self.engine.status
-        if self.keys_wanted and not status.wanted:
+        status, why_not = self.engine.status, self.why_no_keys()
+        if why_not is None and not status.wanted:
             await self.engine.start_keying()
-        if status.phase is Phase.KEYING:
-            self.life.set_activity(Activity.KEYING, "distilling keys")
-        elif not self.keys_wanted:
-            self.life.set_activity(Activity.READY, self.why_not_wanted)
+        elif why_not is not None and status.wanted:
+            await self.stop_keying(why_not)
+        if status.phase is Phase.KEYING and why_not is None:
+            self.life.set_activity(Activity.KEYING, f"distilling keys; next: {self.notice}" if self.notice else KEYING)
+        elif why_not is not None:
+            self.life.set_activity(Activity.READY, why_not)
         else:
             self.life.set_activity(Activity.READY, f"{status.phase}: {status.why}")
+
+    def why_no_keys(self) -> str | None:
+        """What stands against keys on this module's side, but not in its engine; None: nothing."""
+        if not self.keys_wanted:
+            return self.why_not_wanted
+        return self.keys_blocked or self.leases.keys_held()
 
     async def stop_keying(self, why: str) -> None:
         """Bounded: what the engine has to send may be lost, the far side notices by itself."""
@@ -174,22 +210,37 @@ class Wiring:
 
     # what the NOC is told
 
-    def _record_changed(self, name: str, record: Record | None) -> None:
-        # An invalidated record is told, too; it is the same one.
-        if record is not None and self._told.get(name) != record.version:
-            self._told[name] = record.version
-            self.events.record("calibration.stored", {"name": name, "version": record.version})
-            self.publish_record(record)
+    def _record_changed(self, change: Change) -> None:
+        record = change.record
+        if record is None:
+            return
+        fields: dict[str, Any] = {"name": change.name, "version": record.version}
+        name = "calibration.stored" if change.kind is Kind.RECORD else f"calibration.{change.kind}"
+        if change.why:
+            fields["why"] = change.why[:480]
+        if change.kind is Kind.RENEWED and (renewal := self.records.renewal(change.name)) is not None:
+            fields |= {"by": renewal.by, "read": json.dumps(renewal.read, sort_keys=True)[:480]}
+        self.events.record(name, fields)
+        self.publish_record(record)
 
     def publish_record(self, record: Record) -> None:
+        renewal, conditions = self.records.renewal(record.name), record.conditions
         body = CalibrationRecord(
             name=record.name,
             version=record.version,
             value=dict(record.value),
+            units=record.units,
+            sigma={name: record.sigma(name) for name in record.covariance_names},
             residual=record.residual_rms,
-            parents=sorted(record.parents),
+            temperatures_c=dict(conditions.temperatures_c),
+            operator=conditions.operator,
+            raw_sha256=record.raw_sha256 or None,
+            firmware_sha256=conditions.firmware_sha256 or None,
+            invalid=(self.records.invalid_reason(record.name) or "")[:500],
+            parents=dict(record.parents),
             taken=record.created,
-            valid_until=record.valid_until,
+            valid_until=self.records.valid_until(record.name),
+            renewed=renewal.at if renewal else None,
         )
         self.outbox.put(f"calibration/{record.name}", body.payload(), retain=True, kind="state")
 
@@ -207,7 +258,12 @@ class Wiring:
 
     def _life_changed(self, name: str, value: Any) -> None:
         self.events.record(f"state.{name}", {"value": value.value, "why": value.why})
-        self.outbox.put("state", State.from_snapshot(self.life.snapshot()).payload(), retain=True, kind="state")
+        self.publish_state()
+
+    def publish_state(self) -> None:
+        """The three fields with their reasons, what is held off, and who drives each output."""
+        told = {**self.life.snapshot(), "owners": self.leases.owners()}
+        self.outbox.put("state", State.from_snapshot(told).payload(), retain=True, kind="state")
 
     def _publish_event(self, entry: dict[str, Any]) -> None:
         self.outbox.put("event", Event.from_entry(entry).payload(), kind="event")

@@ -18,6 +18,7 @@ from qmodd.keys.conversation import Desk
 from qmodd.keys.counts import BatchReport
 from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
 from qmodd.keys.fields import MAX_TEXT, ProtocolError
+from qmodd.keys.pilot import is_pilot
 from qmodd.keys.protocol import (
     Basis,
     Committed,
@@ -69,6 +70,7 @@ class AliceEngine(Engine):
         self._run = 0
         self._keying = False
         self._anchor = (0, 0.0)
+        self._pilot_every = 0
 
     async def _tasks(self, group: asyncio.TaskGroup) -> None:
         self._group = group
@@ -182,7 +184,11 @@ class AliceEngine(Engine):
         key = sync + round(s.sync_s * per_s)
         await source.set_mode(LightMode.SYNC, at_slot=sync)
         await source.set_mode(LightMode.KEY, at_slot=key)
-        plan = _plan(s, facts, self._run, source_run, sync, key, slot, source.period_ps, source.bin_ps)
+        pilot = await source.pilot()
+        self._pilot_every = pilot.every if pilot else 0
+        plan = _plan(
+            *(s, facts, self._run, source_run, sync, key, slot, source.period_ps, source.bin_ps, self._pilot_every)
+        )
         self._facts = facts
         self._phase(Phase.SYNCING, "the public string is sent")
         await self.session.send(plan)
@@ -250,10 +256,11 @@ class AliceEngine(Engine):
         return detect
 
     async def _symbols(self, detect: Detections) -> npt.NDArray[np.uint8]:
-        """Nibbles of Bob's slots; those of flagged intervals are not even asked for and match nothing."""
+        """Nibbles of Bob's slots; pilots and those of flagged intervals are not even asked for and match nothing."""
         anchor_slot, at = self._anchor
         per_s = 1.0 / (self._source.period_ps * _PS)
         wanted = ~inside(detect.slots, self.flags.ranges(anchor_slot, at, per_s))
+        wanted &= ~is_pilot(detect.slots, self._pilot_every)
         nibbles = np.full(len(detect.slots), INVALID, np.uint8)
         if wanted.any():
             nibbles[wanted] = await self._source.read_symbols(detect.slots[wanted])
@@ -288,6 +295,7 @@ def _plan(
     slot: int,
     period_ps: float,
     bin_ps: float,
+    pilot_every: int,
 ) -> Plan:
     return Plan(
         run=run,
@@ -308,5 +316,6 @@ def _plan(
         replenish_bytes=s.replenish_bytes,
         half_gate_ps=s.half_gate_ps,
         holdoff=s.holdoff,
+        pilot_every=pilot_every,
         calibration=facts.calibration,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from drivers.errors import Refused
 from drivers.roles import LightMode, TagSource
@@ -16,6 +17,7 @@ from qmodd.keys.counts import BatchReport
 from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
 from qmodd.keys.fields import MAX_TEXT, ProtocolError
 from qmodd.keys.frames import FrameBatch
+from qmodd.keys.pilot import LEAST_EVERY, PilotCounts, kept_out, without_pilot
 from qmodd.keys.protocol import (
     Basis,
     Commit,
@@ -36,7 +38,7 @@ from qmodd.keys.receiving import Reading, Receiver, TagFeed
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, OnBatch, Phase
 from qmodd.keys.sifting import Sifted, decode_basis, sift_bob
-from qmodd.keys.tracking import frame_lost
+from qmodd.keys.tracking import frame_lost, slots_shifted
 
 _PS = 1e-12
 _BATCH_PATIENCE_S = 30.0
@@ -63,6 +65,11 @@ class BobEngine(Engine):
         self._distiller = BobDistiller(desk, self.session.send, self._distil_inbox)
         self._lights: dict[int, asyncio.Future[None]] = {}
         self._light_number = 0
+        # Told of a batch's pilot clicks and when they were read, before anything is said about the batch. True keeps
+        # the batch out of the key, which rests on the pilot alone.
+        self.on_pilot: Callable[[PilotCounts, float], bool | None] = lambda counts, read_at: None
+        # When the batch was read whose counts `on_batch` is told; monotonic s.
+        self.batch_end_s = 0.0
 
     async def request_light(self, mode: LightMode, state: int = 0, intensity: int = 0, scale: float = 1.0) -> None:
         """Ask Alice for calibration light. Raises Refused with her reason, or if she cannot be asked."""
@@ -188,6 +195,8 @@ class BobEngine(Engine):
                 )
         if not (plan.period_ps >= 3 * plan.bin_ps > 0 and plan.slot_now < plan.sync_slot < plan.key_slot):
             raise ValueError("the plan's times contradict each other")
+        if plan.pilot_every and plan.pilot_every < LEAST_EVERY:
+            raise ValueError(f"a pilot every {plan.pilot_every} slots leaves none for keys")
 
     async def _sift(self, plan: Plan, data: bytes, receiver: Receiver) -> None:
         s = self.settings
@@ -206,9 +215,14 @@ class BobEngine(Engine):
         batch = await receiver.accept(reading, self.flags)
         if batch.end_slot == first:
             return
+        self.batch_end_s = reading.read_at
         await self._check_frame(builder, frame_lost(batch.counters))
+        if every := builder.plan.pilot_every:
+            batch, pilot = without_pilot(batch, every, builder.plan.period_ps * _PS)
+            if self.on_pilot(pilot, reading.read_at):
+                batch = kept_out(batch)
         said, sifted, report = await self._exchange(builder, batch)
-        await self._check_frame(builder, frame_lost(batch.counters, errors=sum(report.m_x), bits=sum(report.n_x)))
+        await self._check_frame(builder, slots_shifted(report, builder.plan.mu, builder.plan.p_mu))
         # The blocks must be closed here before Alice, who hears TALLY, opens one of them.
         tally = protocol.encode(Tally(builder.plan.run, report.to_bytes()))
         said.add(Direction.BOB, tally)

@@ -119,7 +119,8 @@ class LightNo(Message):
 class Plan(Message):
     """Everything that is fixed before the first block of a run (reference pair B4, message 0).
 
-    `mu` are the calibrated intervals of the intensities (signal first), `p_mu` their probabilities.
+    `mu` are the calibrated intervals of the intensities (signal first), `p_mu` their probabilities. Slots whose
+    index is a multiple of `pilot_every` are pilots and never key (0: there are none).
     """
 
     run: int
@@ -140,6 +141,7 @@ class Plan(Message):
     replenish_bytes: int
     half_gate_ps: float
     holdoff: int
+    pilot_every: int
     calibration: str
 
 

@@ -6,8 +6,10 @@ loses a clock that walks by 1e-10 in frequency per root second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from qmodd.keys.counts import BatchReport
 from qmodd.keys.frames import FrameClock, FrameCounters, Residuals
 
 # The discrete loop is well damped up to here; longer batches slow the loop down instead of destabilising it.
@@ -54,15 +56,25 @@ class ClockTracker:
         return self.clock
 
 
-def frame_lost(counters: FrameCounters, *, errors: int = 0, bits: int = 0) -> str | None:
-    """Why the frame must be considered lost after a batch, or None.
-
-    Clicks of DZ that fall into no gate tell a wrong phase, an error rate above 25 % a wrong slot number: `errors` of
-    `bits` announced ones of the batch, where known.
-    """
+def frame_lost(counters: FrameCounters) -> str | None:
+    """Why the frame must be considered lost after a batch, or None: clicks of DZ that fall into no gate."""
     clicks, inside = counters.clicks[0], counters.in_gate[0]
     if clicks >= _LEAST_CLICKS and inside < _LEAST_SHARE * clicks:
         return f"only {inside} of {clicks} clicks at DZ fall into the gates"
-    if bits >= _LEAST_CLICKS and errors > _MOST_ERROR * bits:
-        return f"{errors} errors in {bits} bits: slots are numbered wrongly or the phase is lost"
     return None
+
+
+def slots_shifted(report: BatchReport, mu: Sequence[tuple[float, float]], p_mu: Sequence[float]) -> str | None:
+    """Why the slots must be numbered wrongly, or None: errors like chance, and intensities that do not show in the
+    detections. Errors alone may be the interferometer's, which its lock finds again within the run.
+
+    Of right slots a share mu_d p_d / (sum of mu p) are decoys, of wrong ones p_d.
+    """
+    bits, errors, detections = sum(report.n_x), sum(report.m_x), sum(report.n_z)
+    if bits < _LEAST_CLICKS or detections < _LEAST_CLICKS or errors <= _MOST_ERROR * bits:
+        return None
+    weights = [0.5 * (low + high) * p for (low, high), p in zip(mu, p_mu, strict=True)]
+    right, wrong, seen = weights[1] / sum(weights), p_mu[1], report.n_z[1] / detections
+    if abs(seen - wrong) > abs(seen - right):
+        return None
+    return f"{errors} errors in {bits} bits and {seen:.0%} decoys among the detections: slots are numbered wrongly"

@@ -34,6 +34,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "Scenario: [detection]": scenario.Detection,
     "Scenario: [ambient]": scenario.Ambient,
     "Scenario: [start]": scenario.Start,
+    "Scenario: [modules]": scenario.Modules,
     "Scenario: [drifts]": scenario.Drifts,
     "Scenario: [[fault]]": scenario.FaultLine,
 }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from drivers.roles import TecReading, TecState
+from calibration.store import Kind
 from qmodd import messages
 from qmodd.app.commands import handlers
 from qmodd.app.telemetry import Telemetry
@@ -21,6 +21,7 @@ from qmodd.soak import Run
 from qmodd.uplink.topics import Topics
 from sim.loop import SimulatedLoop
 from sim.scenario import Scenario
+from tests.app.pair import simulate, until_keying
 from tests.docs.pages import DOCS, ROOT, code, rows, sections
 
 PAGE = DOCS / "reference" / "topics.md"
@@ -89,7 +90,9 @@ def told(tree: ast.AST) -> Iterator[str]:
 
 def test_events() -> None:
     found = {e for path, text in sources() if path.parent.name not in ("demo", "uplink") for e in told(ast.parse(text))}
-    states = {f"state.{n}" for n in ("administrative", "operational", "activity", "inhibited", "allowed")}
+    ledger = {f"phase.{name}" for name in ("lost", "relocked", "wrap", "fault")}
+    changes = ledger | {"calibration.stored", *(f"calibration.{kind}" for kind in Kind if kind is not Kind.RECORD)}
+    states = changes | {f"state.{n}" for n in ("administrative", "operational", "activity", "inhibited", "allowed")}
     documented = set(first_column("Events"))
     assert found | states == documented, (
         "the table of events in docs/reference/topics.md has to name all and only these"
@@ -122,22 +125,22 @@ def test_telemetry_that_does_not_depend_on_the_hardware(pair: dict[str, Telemetr
             assert documented_numbers(group)[0] in ("both", module)
 
 
-def test_telemetry_of_temperature_phase_and_optics(pair: dict[str, Telemetry], monkeypatch: pytest.MonkeyPatch) -> None:
-    reading = TecReading(30.0, 31.0, 30.0, 30.0, 0.1, 0.1, TecState.STABLE)
-    report = SimpleNamespace(
-        locked=True, error_rad=0.0, sigma_rad=0.0, visibility=0.98, power_w=0.04, wraps=0, relocks=0
-    )
-    loops: dict[str, Any] = {
-        "mean_photon": SimpleNamespace(trim_db=0.0),
-        "laser_power": SimpleNamespace(trim_db=0.0),
-        "carver": SimpleNamespace(error_rad=0.0),
-    }
-    alice, bob = pair["alice"]._operator, pair["bob"]._operator
-    for operator in (alice, bob):
-        monkeypatch.setattr(operator, "tec", SimpleNamespace(reading=reading))
-    monkeypatch.setattr(bob, "lock", SimpleNamespace(report=lambda: report))
-    monkeypatch.setattr(bob, "in_service", True)
-    for name, loop in loops.items():
-        monkeypatch.setattr(alice, name, loop)
-    for module, group in (("alice", "thermal"), ("alice", "optics"), ("bob", "phase")):
-        assert documented_numbers(group)[1] == list(pair[module].groups()[group])
+def matches(name: str, documented: list[str]) -> bool:
+    return any(re.fullmatch(re.sub("<[^>]*>", "[a-z0-9_]+", pattern), name) for pattern in documented)
+
+
+def test_telemetry_of_a_pair_that_makes_keys(tmp_path: Path) -> None:
+    """Every number that it tells is in the table."""
+    seen: dict[str, set[str]] = {}
+
+    async def script(run: Run) -> None:
+        await until_keying(run)
+        await asyncio.sleep(30.0)
+        for site in run.sites.values():
+            for group, numbers in site.core.telemetry.groups().items():
+                seen.setdefault(group, set()).update(numbers)
+
+    simulate(tmp_path, script).close()
+    for group in ("thermal", "optics", "phase"):
+        missing = [n for n in sorted(seen[group]) if not matches(n, documented_numbers(group)[1])]
+        assert missing == [], group

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from qmodd.keys.counts import BatchReport
 from qmodd.keys.frames import FrameClock, FrameCounters, Residuals
-from qmodd.keys.tracking import ClockTracker, frame_lost
+from qmodd.keys.tracking import ClockTracker, frame_lost, slots_shifted
 
 T = 8000.0
 
@@ -54,9 +55,24 @@ def test_few_counts_are_gathered():
 
 
 def test_reasons_for_a_lost_frame():
-    assert frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(95, 0, 0)), errors=3, bits=200) is None
+    assert frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(95, 0, 0))) is None
     assert "10 of 100" in (frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(10, 0, 0))) or "")
-    assert "numbered wrongly" in (
-        frame_lost(FrameCounters(clicks=(100, 0, 0), in_gate=(90, 0, 0)), errors=90, bits=200) or ""
+    assert frame_lost(FrameCounters(clicks=(8, 0, 0), in_gate=(1, 0, 0))) is None
+
+
+MU, P_MU = ((0.53, 0.55), (0.17, 0.19)), (0.5, 0.5)
+
+
+def report(decoys: int, errors: int) -> BatchReport:
+    return BatchReport(
+        0, 1000, 1000, n_z=(1000 - decoys, decoys), n_x0=(100, 0), e_x0=(errors, 0), n_x1=(100, 0), e_x1=(errors, 0)
     )
-    assert frame_lost(FrameCounters(clicks=(8, 0, 0), in_gate=(1, 0, 0)), errors=3, bits=4) is None
+
+
+def test_wrong_slots_show_in_the_intensities_a_lost_phase_does_not():
+    """A right slot is a decoy in 0.18/(0.18 + 0.54) of the detections, a wrong one in half of them."""
+    assert slots_shifted(report(250, 1), MU, P_MU) is None
+    assert slots_shifted(report(250, 90), MU, P_MU) is None, "the phase is lost, the frame is not"
+    assert "50% decoys" in (slots_shifted(report(500, 50), MU, P_MU) or "")
+    assert slots_shifted(report(500, 1), MU, P_MU) is None, "strange intensities alone are no reason"
+    assert slots_shifted(BatchReport(0, 10, 10, n_z=(2, 2), n_x0=(2, 0), e_x0=(2, 0)), MU, P_MU) is None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from drivers.roles import LightMode, TagBlock
+from drivers.roles import LightMode, Pilot, TagBlock
 from qmodd.clock import LoopClock
 from qmodd.keys.alice_engine import AliceEngine
 from qmodd.keys.authentication import Direction, Transcript
@@ -120,6 +120,9 @@ class FakeSource:
     async def set_mode(self, mode: LightMode, state: int = 0, intensity: int = 0, at_slot: int | None = None) -> None:
         at = self._link.slot(self._clock.monotonic()) if at_slot is None else at_slot
         self._link.schedule = [(s, m) for s, m in self._link.schedule if s < at] + [(at, mode)]
+
+    async def pilot(self) -> Pilot | None:
+        return None
 
     async def read_symbols(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         wanted = set(slots.tolist())
@@ -270,7 +273,7 @@ def small_plan(run: int, settings: EngineSettings = SETTINGS) -> Plan:
     s, f = settings, FACTS
     return Plan(
         run, 1, 10, 20, 0, PERIOD_PS, BIN_PS, f.mu, f.p_mu, f.p_x, s.proof.value, s.eps_sec, s.eps_cor, s.n_z,
-        s.key_bits, s.replenish_bytes, s.half_gate_ps, s.holdoff, f.calibration,
+        s.key_bits, s.replenish_bytes, s.half_gate_ps, s.holdoff, 0, f.calibration,
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What is watched beside the loops: alarms, and figures over time."""

@@ -54,7 +54,7 @@ class Sampler:
     def block(self, slots: int) -> tuple[Int64s, Bits]:
         """Sorted tags (ps) and channels of `slots` slots from slot 0 on, detectors rested; views into the buffers."""
         rng = state_from(np.random.Generator(np.random.Philox(self.seed)))
-        segments = np.array([[0, slots, KIND_KEY, 0, 0, T_X, T_DECOY]])
+        segments = np.array([[0, slots, KIND_KEY, 0, 0, T_X, T_DECOY, 0]])
         n = photodetections(
             0, segments, *KEY, self.cumulative, self.offsets, PERIOD_PS, rng, self.times, self.detectors
         )

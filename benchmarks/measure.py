@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# Fraction done (0 to 1) and what is being done.
+Progress = Callable[[float, str], None]
+
+
+def silent(_fraction: float, _text: str) -> None:
+    """For who does not want to know."""
 
 
 class Mismatch(Exception):
@@ -20,7 +28,8 @@ class Result:
     """One measured value beside its reference, both in `unit`.
 
     `ratio` says how many times better the value is than the reference, whichever direction better is; None without a
-    reference. `detail` holds further numbers of the same run, units in their names.
+    reference. `limit` is what the value must keep, in `unit` too: at most (`less_is_better`) or at least this, or both
+    of a pair; None where nothing is asked. `detail` holds further numbers of the same run, units in their names.
     """
 
     name: str
@@ -30,6 +39,7 @@ class Result:
     reference_name: str
     less_is_better: bool = False
     detail: dict[str, float] = field(default_factory=dict)
+    limit: float | tuple[float, float] | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -37,12 +47,24 @@ class Result:
             return None
         return self.reference / self.value if self.less_is_better else self.value / self.reference
 
+    @property
+    def ok(self) -> bool:
+        """The limit is kept; a value that is not a number keeps none."""
+        if self.limit is None:
+            return True
+        if isinstance(self.limit, tuple):
+            low, high = self.limit
+            return low <= self.value <= high
+        return self.value <= self.limit if self.less_is_better else self.value >= self.limit
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; numbers with six significant digits."""
-        out: dict[str, Any] = {**asdict(self), "ratio": self.ratio}
+        out: dict[str, Any] = {**asdict(self), "ratio": self.ratio, "ok": self.ok}
         out["detail"] = {k: _rounded(v) for k, v in self.detail.items()}
         for name in ("value", "reference", "ratio"):
             out[name] = None if out[name] is None else _rounded(out[name])
+        if isinstance(self.limit, tuple):
+            out["limit"] = list(self.limit)
         return out
 
 
@@ -71,5 +93,15 @@ def must_agree(what: str, same: bool) -> None:
         raise Mismatch(f"{what}: code and reference give different results")
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
+def _rounded(value: float) -> float | None:
+    """None for what JSON cannot say."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a rate of success, 95 % for the default z; (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    p, n = successes / trials, float(trials)
+    centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from benchmarks.measure import Mismatch, Progress, Result, silent
 
 # Name -> module with `run() -> Iterable[Result]`; one that takes `progress` tells how far it is. The first ones take
-# seconds, `scheduler` a minute in real time, `lock` many minutes.
-NAMES = ("acceptance", "sifting", "ldpc", "amplification", "clicks", "bus", "scheduler", "lock")
+# seconds, `scheduler` a minute in real time, `calibration` some minutes, `lock` many minutes.
+NAMES = ("acceptance", "sifting", "ldpc", "amplification", "clicks", "bus", "scheduler", "calibration", "lock")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +82,7 @@ def line(result: Result) -> str:
         text += f" reference {result.reference:>9.4g} ({result.reference_name})  ratio {result.ratio:.3g}"
     if result.detail:
         text += "  " + ", ".join(f"{k} {v:.4g}" for k, v in result.detail.items())
-    return text
+    return f"{text}  {result.note}" if result.note else text
 
 
 def limit(result: Result) -> str:

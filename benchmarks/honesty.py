@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -13,7 +13,10 @@ import numpy as np
 
 from benchmarks.rig import Pair, Side, pair, scenario
 from benchmarks.truth import truth_of
+from calibration.context import CalibrationRefused, LightRefused
+from calibration.fit import FitRefused
 from calibration.graph import Graph, bring_up
+from calibration.names import HEATERS
 from calibration.procedures import alice_graph, bob_graph
 from calibration.record import Record
 from calibration.store import Change, Kind
@@ -22,6 +25,8 @@ from sim.loop import SimulatedLoop, run_simulated
 READING_NOISE = 0.005
 WORKERS = 2
 CROSSTALK_FROM = 0.01
+# Values of which only the sum means something: a dead time and a lag that no reading tells apart.
+SUMS = {("tec_plant", "delay_s"): ("dead_s", "lag_s")}
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Cold:
-    """One pair from cold. seconds: simulated, by side, of what keys rest on; deferred_s: of the rest; points: most of
-    a sweep; missing: names with an uncertainty but no truth; failed: side and reason of a walk that ended early."""
+    """One pair from cold. seconds: simulated, by side, of what keys rest on; warm_s: the same again with valid records
+    after all outputs were safe, `redone` of them made anew; deferred_s: of the rest; points: most of a sweep; missing:
+    names with an uncertainty but no truth; failed: side and reason of a walk that ended early."""
 
     seed: int
     rows: tuple[Row, ...]
     seconds: dict[str, float]
+    warm_s: dict[str, float]
+    redone: int
     deferred_s: dict[str, float]
     by_record: dict[str, float]
     points: int
@@ -123,12 +131,16 @@ class Comparison:
         raw = self._side.context.raw.get(record.raw_sha256) or {}
         self.points = max([self.points, *(len(raw[n]) for n in ("power_w", "volts", "bias_a") if n in raw)])
         found = truth_of(self._pair.world, side, record, self._believe)
-        for name in record.value:
-            sigma = record.sigma(name)
+        stated = {n: (v, record.sigma(n)) for n, v in record.value.items()}
+        for (name, total), parts in SUMS.items():
+            if name == record.name and all(p in record.covariance_names for p in parts):
+                stated[total] = _sum(record, parts)
+                for p in parts:
+                    del stated[p]
+        for name, (value, sigma) in stated.items():
             if name in found:
                 scale = scale_of(self._pair.world, side, record, name, found[name])
-                row = Row(self._seed, side, record.name, name, record.value[name], found[name], sigma, scale)
-                self.rows.append(row)
+                self.rows.append(Row(self._seed, side, record.name, name, value, found[name], sigma, scale))
             elif sigma > 0.0:
                 self.missing.add(f"{side}.{record.name}.{name}")
 
@@ -142,9 +154,14 @@ class Comparison:
         return self._side.context.drive.resistance(channel).power(amperes)
 
 
-def _channel(side: str, name: str) -> int:
-    from calibration.names import HEATERS
+def _sum(record: Record, parts: Sequence[str]) -> tuple[float, float]:
+    """Sum of some values and its standard uncertainty."""
+    at = [record.covariance_names.index(p) for p in parts]
+    variance = sum(record.covariance[i][j] for i in at for j in at)
+    return math.fsum(record.value[p] for p in parts), math.sqrt(max(0.0, variance))
 
+
+def _channel(side: str, name: str) -> int:
     return len(HEATERS[side]) if name == "ballast" else HEATERS[side].index(name)
 
 
@@ -155,7 +172,8 @@ def cold(seed: int, loss_db: float = 10.0, reading_noise: float = READING_NOISE,
         async with pair(loop, scenario(seed, loss_db, modules={"reading_noise": reading_noise})) as p:
             return await _walk(loop, p, seed, deferred)
 
-    return run_simulated(main)
+    found: Cold = run_simulated(main)
+    return found
 
 
 async def _walk(loop: SimulatedLoop, p: Pair, seed: int, deferred: bool) -> Cold:
@@ -172,6 +190,7 @@ async def _walk(loop: SimulatedLoop, p: Pair, seed: int, deferred: bool) -> Cold
         reason = await _bring_up(graph, side, None)
         seconds[side.name] = loop.time() - began
         failed += [f"{side.name}: {reason}"] if reason else []
+    warm, redone = await _warm(loop, p) if not failed else ({}, 0)
     for side, graph in ((p.alice, alice_graph()), (p.bob, bob_graph())) if deferred and not failed else ():
         rest = [q.name for q in graph if getattr(q, "deferred", False)]
         began = loop.time()
@@ -184,7 +203,24 @@ async def _walk(loop: SimulatedLoop, p: Pair, seed: int, deferred: bool) -> Cold
     missing = sorted(m for c in heard.values() for m in c.missing)
     spent = {k[5:]: v for k, v in stamps.items() if k.startswith("cost ")}
     points = max(c.points for c in heard.values())
-    return Cold(seed, tuple(rows), seconds, late, spent, points, tuple(missing), tuple(failed))
+    return Cold(seed, tuple(rows), seconds, warm, redone, late, spent, points, tuple(missing), tuple(failed))
+
+
+async def _warm(loop: SimulatedLoop, p: Pair) -> tuple[dict[str, float], int]:
+    """Outputs safe, then up again: (seconds by side, records that were made anew)."""
+    for side in (p.alice, p.bob):
+        for role in ("heaters", "biases", "laser", "detectors"):
+            if role in side.roles:
+                await side.roles[role].make_safe()
+    seconds: dict[str, float] = {}
+    redone = 0
+    for side, graph in ((p.alice, alice_graph()), (p.bob, bob_graph())):
+        before = {n: len(side.context.store.history(n)) for n in side.context.store.names()}
+        began = loop.time()
+        await bring_up(graph, side.context)
+        seconds[side.name] = loop.time() - began
+        redone += sum(len(side.context.store.history(n)) - k for n, k in before.items())
+    return seconds, redone
 
 
 def _stopwatch(loop: SimulatedLoop, side: str, stamps: dict[str, float]) -> Callable[[Change], None]:
@@ -198,9 +234,6 @@ def _stopwatch(loop: SimulatedLoop, side: str, stamps: dict[str, float]) -> Call
 
 async def _bring_up(graph: Graph, side: Side, targets: list[str] | None) -> str:
     """Reason of a refusal; empty when all went well."""
-    from calibration.context import CalibrationRefused, LightRefused
-    from calibration.fit import FitRefused
-
     try:
         await bring_up(graph, side.context, targets)
     except (CalibrationRefused, LightRefused, FitRefused) as e:
@@ -208,14 +241,22 @@ async def _bring_up(graph: Graph, side: Side, targets: list[str] | None) -> str:
     return ""
 
 
-def many(seeds: Iterable[int], workers: int = WORKERS, **options: Any) -> list[Cold]:
-    """`cold` for every seed, in processes of their own; options as `cold`."""
+def many(
+    seeds: Iterable[int], workers: int = WORKERS, told: Callable[[int], None] = lambda _done: None, **options: Any
+) -> list[Cold]:
+    """`cold` for every seed, in processes of their own; told: how many are done; options as `cold`."""
     wanted = list(seeds)
+    found: dict[int, Cold] = {}
     if workers <= 1:
-        return [cold(s, **options) for s in wanted]
+        for seed in wanted:
+            found[seed] = cold(seed, **options)
+            told(len(found))
+        return list(found.values())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(cold, s, **options) for s in wanted]
-        return [j.result() for j in jobs]
+        for job in as_completed([pool.submit(cold, s, **options) for s in wanted]):
+            found[job.result().seed] = job.result()
+            told(len(found))
+    return [found[s] for s in wanted]
 
 
 @dataclass(frozen=True)
@@ -279,12 +320,18 @@ def report(runs: Sequence[Cold]) -> str:
     for side in ("alice", "bob"):
         took = [r.seconds[side] for r in runs if side in r.seconds]
         rest = [r.deferred_s[side] for r in runs if side in r.deferred_s]
-        lines.append(f"{side}: {max(took):.1f} s at most" + (f", deferred {max(rest):.1f} s" if rest else ""))
+        warm = [r.warm_s[side] for r in runs if side in r.warm_s]
+        lines.append(
+            f"{side}: {max(took):.1f} s at most"
+            + (f", warm {max(warm):.1f} s" if warm else "")
+            + (f", deferred {max(rest):.1f} s" if rest else "")
+        )
     spent: dict[str, list[float]] = {}
     for run in runs:
         for name, s in run.by_record.items():
             spent.setdefault(name, []).append(s)
     lines.append("seconds by record: " + ", ".join(f"{n} {np.mean(v):.2f}" for n, v in spent.items()))
+    lines.append(f"redone in warm boots: {sum(r.redone for r in runs)}")
     lines.append(f"most points of a sweep: {max(r.points for r in runs)}")
     missing = sorted({m for r in runs for m in r.missing})
     lines.append("stated without a truth: " + (", ".join(missing) or "none"))

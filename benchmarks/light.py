@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import acos, sqrt
 
 import numpy as np
 import numpy.typing as npt
 
-from sim.physics.clicks import CELLS, KIND_KEY, NEVER, cell_offsets, detect, photodetections
+from sim.physics.clicks import CELLS, CLASSES, KIND_KEY, NEVER, PILOTS, cell_offsets, detect, photodetections
 from sim.physics.detectors import jitter_table
-from sim.physics.optics import AliceOptics, BobOptics, table
+from sim.physics.optics import PILOT_PLUS, AliceOptics, BobOptics, table
 from sim.physics.random64 import state_from
 from sim.physics.symbols import key_symbols
 
@@ -28,23 +28,27 @@ ALICE = AliceOptics(mu_ref=0.54, theta_d=2.0 * acos(sqrt(1 / 3)), d_s=0.05, phi=
 BOB = BobOptics(kappa=0.26, d_split=0.03)
 
 
-def means() -> Floats:
-    """Mean photo-detections of a slot per class and cell, summed along the cells, shape (1, 8, 11)."""
-    out = np.zeros((1, 8, CELLS))
-    out[0, :, :8] = table(ALICE, BOB, LOSS_DB)[:8]
+def means(pilot_gain: float = 0.0) -> Floats:
+    """Mean photo-detections of a slot per class and cell, summed along the cells, shape (1, 10, 11); the last two
+    classes are the pilots, `pilot_gain` times as bright as a signal."""
+    lam = table(replace(ALICE, pilot_gain=pilot_gain), BOB, LOSS_DB)
+    out = np.zeros((1, CLASSES, CELLS))
+    out[0, :PILOTS, :8], out[0, PILOTS:, :8] = lam[:PILOTS], lam[PILOT_PLUS:]
     out[0, :, 8:] = DARKS_HZ * PERIOD_PS * 1e-12
     return out.cumsum(axis=2)
 
 
 @dataclass
 class Sampler:
-    """Buffers and state for drawing blocks of slots; `draw` may be replaced by a reference of the same signature."""
+    """Buffers and state for drawing blocks of slots. pilot_every: 0 for none; pilot_gain: against a signal slot."""
 
     seed: int = 1
     capacity: int = 3_000_000
+    pilot_every: int = 0
+    pilot_gain: float = 10.0
 
     def __post_init__(self) -> None:
-        self.cumulative = means()
+        self.cumulative = means(self.pilot_gain)
         self.offsets = cell_offsets(BIN_PS, np.array(DELAYS_PS))
         self.jitter = np.array([jitter_table(f) for f in (40.0, 45.0, 50.0)])
         self.parameters = np.outer([15e3, 4e3, 0.0, 1e5], np.ones(3))
@@ -54,9 +58,10 @@ class Sampler:
     def block(self, slots: int) -> tuple[Int64s, Bits]:
         """Sorted tags (ps) and channels of `slots` slots from slot 0 on, detectors rested; views into the buffers."""
         rng = state_from(np.random.Generator(np.random.Philox(self.seed)))
-        segments = np.array([[0, slots, KIND_KEY, 0, 0, T_X, T_DECOY, 0]])
+        segments = np.array([[0, slots, KIND_KEY, 0, 0, T_X, T_DECOY, self.pilot_every]])
         n = photodetections(
-            0, segments, *KEY, self.cumulative, self.offsets, PERIOD_PS, rng, self.times, self.detectors
+            *(0, segments, *KEY, self.cumulative, self.offsets, PERIOD_PS, rng, self.times, self.detectors),
+            np.zeros((2, 2)),
         )
         return self.clicks(int(n), slots, rng)
 

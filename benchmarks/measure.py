@@ -29,7 +29,8 @@ class Result:
 
     `ratio` says how many times better the value is than the reference, whichever direction better is; None without a
     reference. `limit` is what the value must keep, in `unit` too: at most (`less_is_better`) or at least this, or both
-    of a pair; None where nothing is asked. `detail` holds further numbers of the same run, units in their names.
+    of a pair; None where nothing is asked. `detail` holds further numbers of the same run, units in their names; `note`
+    is for people.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Result:
     less_is_better: bool = False
     detail: dict[str, float] = field(default_factory=dict)
     limit: float | tuple[float, float] | None = None
+    note: str = ""
 
     @property
     def ratio(self) -> float | None:

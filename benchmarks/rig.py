@@ -102,9 +102,10 @@ def scenario(seed: int, loss_db: float = 10.0, **sections: Any) -> Scenario:
 
 @asynccontextmanager
 async def pair(
-    loop: SimulatedLoop, world_of: Scenario, settings: Mapping[str, Any] | None = None
+    loop: SimulatedLoop, world_of: Scenario, settings: Mapping[str, Any] | None = None, *, powered: bool = True
 ) -> AsyncIterator[Pair]:
-    """Both modules open, rails on, at temperature. settings: of the calibrations, where they differ."""
+    """Both modules open, rails on, at temperature; powered False: open only. settings: of the calibrations, where they
+    differ."""
     clock, now = CallbackClock(loop.time_source), LoopClock(loop)
     world = World(world_of, clock)
     chosen = Settings(**(settings or {}))
@@ -117,7 +118,8 @@ async def pair(
             for device in side.roles.values():
                 await device.open()
             tasks.append(group.create_task(side.keep_alive()))
-            await side.power_up(now)
+            if powered:
+                await side.power_up(now)
         yield Pair(world, Truth(world), alice, bob, now)
         for task in tasks:
             task.cancel()
@@ -131,7 +133,9 @@ def _side(rig: Rig, port: Any, now: LoopClock, loop: SimulatedLoop, world_of: Sc
     if world_of.modules.ballast:
         text = text.replace("spare = 4", "ballast = 4")
     config = tomllib.loads(text)
-    roles: dict[str, Any] = {d["role"]: create(d["driver"], d["name"], _address(d), pool, _options(d)) for d in config["device"]}
+    roles: dict[str, Any] = {
+        d["role"]: create(d["driver"], d["name"], _address(d), pool, _options(d)) for d in config["device"]
+    }
     side: Any = rig.name
     context = CalibrationContext(
         side=side,

@@ -1,9 +1,10 @@
 """What a calibration record ought to say: the true value of each of its parameters at this moment.
 
 Only benchmarks and tests may compare a record with this: nothing that stands in for hardware reads it. Values are named
-as the records name them; a name without a truth (a setting, a reading of the moment) is left out. Conventions:
+as the records name them; a name without a truth (a setting, a reading of the moment) is left out; a
+name that is no record's (`delay_s` of `tec_plant`) is the truth of a sum of values. Conventions:
 
-- `p_pi_w` is in true watts, the other heaters and the die's temperature held; of the receiver's `phase` the die follows.
+- `p_pi_w` is in true watts, the other heaters and the die's temperature held; for `arm_phase` the die follows.
 - `phi0_rad` is the present phase less the heater's own part, in the sense that the procedure's equation gives it.
 - Powers of set points (`power_w`, `bar_w`, ...) are in the watts that the records' R(P) believes in, the other heaters
   as they are: the power to ask for. Of several, the one nearest to the record's.
@@ -22,14 +23,26 @@ import numpy.typing as npt
 
 from calibration.names import DETECTORS, HEATERS, INTENSITIES, PHOTODIODES, STATES
 from calibration.record import Record
-from sim.individuals import ALICE_DIODES, BOB_DIODES, voa_db
+from sim.individuals import ALICE_DIODES, BOB_DIODES, CARVED_PULSE_PS, voa_db
 from sim.physics.alice import FILTER_FSR_HZ, Alice
 from sim.physics.bob import Bob
 from sim.physics.detectors import MIDPOINT, WIDTH, observed_rate, relative_efficiency
 from sim.physics.module import Module
-from sim.physics.optics import balanced, from_db, photons_of, table
+from sim.physics.optics import balanced, carver_off, from_db, photons_of, table
 from sim.physics.source import BIN_S
-from sim.physics.thermal import DIE_K_PER_W, DIE_LEAK
+from sim.physics.thermal import (
+    CONTROL_TICKS,
+    DIE_J_PER_K,
+    DIE_K_PER_W,
+    DIE_LEAK,
+    SEEBECK_V_PER_K,
+    SENSOR_LAG_S,
+    SUBMOUNT_J_PER_K,
+    SUBMOUNT_LEAK,
+    TEC_W_PER_K,
+    TICK_S,
+    ZERO_C,
+)
 from sim.world import World
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +63,7 @@ def truth_of(world: World, side: str, record: Record, believe: Believe = lambda 
         return {}
     module: Any = AliceMoment if side == "alice" else BobMoment
     found = finders[record.name](module(world, side, dict(record.value), believe))
-    return {name: float(value) for name, value in found.items() if name in record.value}
+    return {name: float(value) for name, value in found.items()}
 
 
 @dataclass
@@ -108,6 +121,18 @@ class Moment:
         channels = ALICE_DIODES if self.side == "alice" else BOB_DIODES
         return {f"{name}_dark_a": dark[c] for c, name in channels.items() if name in PHOTODIODES[self.side]}
 
+    def tec_plant(self) -> Values:
+        """Slope without current, leak at the present one; delay_s is dead time and lag together: the sensor's lag, half
+        an interval of the controller for its reading and half of one for its output."""
+        capacity = SUBMOUNT_J_PER_K + DIE_J_PER_K
+        plant = self.module.plant
+        leak = SEEBECK_V_PER_K * plant.current_a + TEC_W_PER_K + SUBMOUNT_LEAK + DIE_LEAK
+        return {
+            "slope_k_per_a_s": SEEBECK_V_PER_K * (plant.target_c + ZERO_C) / capacity,
+            "leak_per_s": leak / capacity,
+            "delay_s": SENSOR_LAG_S + CONTROL_TICKS * TICK_S,
+        }
+
     def crosstalk(self) -> Values:
         """theta_<seen at>_<heated>: share of the heated one's own pi that the other sees; die at constant temperature.
         common_<name>_rad_per_w: by way of the die's temperature, for a watt anywhere."""
@@ -123,6 +148,11 @@ class Moment:
 def near(x: float, to: float, period: float) -> float:
     """x moved by whole periods to the place nearest to `to`."""
     return x + period * round((to - x) / period)
+
+
+def to_db(transmission: float) -> float:
+    """Loss, dB."""
+    return -10.0 * math.log10(transmission)
 
 
 # ---------------------------------------------------------------- transmitter
@@ -158,7 +188,7 @@ class AliceMoment(Moment):
         return float(DECOY_Z @ photons / (SIGNAL_Z @ photons))
 
     def filter_peak(self) -> Values:
-        detuning = 2.0 * math.pi * self.alice.detuning_hz() / FILTER_FSR_HZ
+        detuning = self._filter_detuning()
         top = self.alice.filtered_watts() * 2.0 / (1.0 + math.cos(self.phase("filter") + detuning))
         return {
             "offset_a": self.current(0, 0.5 * top),
@@ -167,6 +197,9 @@ class AliceMoment(Moment):
             "p_pi_w": self.p_pi("filter"),
             "power_w": self.root("filter", "power_w", (-detuning,)),
         }
+
+    def _filter_detuning(self) -> float:
+        return 2.0 * math.pi * self.alice.detuning_hz() / FILTER_FSR_HZ
 
     def laser(self) -> Values:
         _, hz, dbm = self.alice.laser()
@@ -272,6 +305,31 @@ class AliceMoment(Moment):
                 out[f"i_{state}_{intensity}_a"] = self.current(3, self.alice.pulsed_watts(weights))
         return out
 
+    def set_powers(self) -> Values:
+        """Crosstalk, and the powers that bring all phases to their set points together."""
+        even = balanced(from_db(self.alice.individual.long_db))
+        return self.crosstalk() | {
+            "filter_w": self.root("filter", "filter_w", (-self._filter_detuning(),)),
+            "split_w": self.root("split", "split_w", (even, -even)),
+            "bar_w": self.root("shutter", "bar_w", (0.0,)),
+            "cross_w": self.root("shutter", "cross_w", (math.pi,)),
+        }
+
+    def path_loss(self) -> Values:
+        """From tap to tap, in a bright Z0 where light is pulsed."""
+        a, m = self.alice, self.modulator(CARVER)
+        duty = CARVED_PULSE_PS / a.pattern.period_ps
+        c = float(a.biases()[CARVER])
+        on = math.sin((math.pi * a.pattern.rf["carver"] / m.v_rf + c) / 2.0) ** 2
+        pulsed = on * duty + (1.0 - duty) * carver_off(c, m.xi**2)
+        z0 = np.eye(9)[0]
+        return {
+            "filter_db": to_db(a.filtered_watts() / a.raw_watts()),
+            "interferometer_db": to_db(a.amzi_watts() * pulsed * 0.5 * sum(a.arms()) / duty / a.filtered_watts()),
+            "modulators_db": to_db(a.pulsed_watts(z0) / duty / a.filtered_watts()),
+            "shutter_db": 0.0,
+        }
+
     def voa(self) -> Values:
         """Attenuation at every voltage of a table, dB: names are db_<millivolts>."""
         now = self.alice.voa_loss_db() - voa_db(self.alice.individual.voa, self.alice.voa_volts())
@@ -348,6 +406,7 @@ class BobMoment(Moment):
             "p_pi_w": self.p_pi("split"),
             "power_w": self.root("split", "power_w", (even, -even)),
             "efficiency_ratio": self.efficiency_ratio(),
+            "long_transmission": from_db(self.bob.individual.long_db),
         }
 
     def combiner(self) -> Values:
@@ -356,6 +415,7 @@ class BobMoment(Moment):
             "p_pi_w": self.p_pi("combine"),
             "power_w": self.root("combine", "power_w", (math.pi / 2, -math.pi / 2)),
             "efficiency_ratio": self.efficiency_ratio(),
+            "visibility": 1.0,
         }
 
     def waves(self) -> tuple[npt.NDArray[np.complex128], Floats]:
@@ -388,6 +448,10 @@ class BobMoment(Moment):
             "power_w": self.believe("phase", best),
         }
 
+    def set_powers(self) -> Values:
+        """Crosstalk, and the powers that bring the three splitters to their set points together."""
+        return self.crosstalk() | self.crosstalk_trim()
+
     def crosstalk_trim(self) -> Values:
         even, turn = balanced(from_db(self.bob.individual.long_db)), math.acos(1.0 - 2.0 * 0.26)
         return {
@@ -400,7 +464,7 @@ class BobMoment(Moment):
 ALICE: dict[str, Callable[[Any], Values]] = {
     "photodiode_zero": Moment.zeros,
     "heater_iv": Moment.resistances,
-    "crosstalk": Moment.crosstalk,
+    "crosstalk": AliceMoment.set_powers,
     "laser": AliceMoment.laser,
     "filter_peak": AliceMoment.filter_peak,
     "carver_bias": AliceMoment.carver_bias,
@@ -412,12 +476,14 @@ ALICE: dict[str, Callable[[Any], Values]] = {
     "decoy": AliceMoment.decoy,
     "mean_photon": AliceMoment.mean_photon,
     "voa": AliceMoment.voa,
+    "path_loss": AliceMoment.path_loss,
+    "tec_plant": Moment.tec_plant,
     "log_tia": AliceMoment.log_tia,
 }
 BOB: dict[str, Callable[[Any], Values]] = {
     "photodiode_zero": Moment.zeros,
     "heater_iv": Moment.resistances,
-    "crosstalk": Moment.crosstalk,
+    "crosstalk": BobMoment.set_powers,
     "detector_bias": BobMoment.detector_bias,
     "detector_delay": BobMoment.detector_delay,
     "dead_time": BobMoment.dead_time,
@@ -426,4 +492,5 @@ BOB: dict[str, Callable[[Any], Values]] = {
     "combiner": BobMoment.combiner,
     "arm_phase": BobMoment.arm_phase,
     "crosstalk_trim": BobMoment.crosstalk_trim,
+    "tec_plant": Moment.tec_plant,
 }

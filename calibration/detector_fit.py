@@ -83,9 +83,11 @@ def fit_plateau(bias_a: Array, rate: Array, sigma: Array, light_share: float = 0
 
 
 def _rise(bias_a: Array, rate: Array) -> float:
-    """Relative slope over the last three points, 1/uA."""
-    x, y = bias_a[-3:] * 1e6, rate[-3:]
-    return float(np.polyfit(x, y, 1)[0] / max(float(y.mean()), 1e-9))
+    """Relative slope from the middle to the last point, 1/uA."""
+    order = np.argsort(bias_a)
+    first, last = order[len(order) // 2], order[-1]
+    step = max(float(bias_a[last] - bias_a[first]) * 1e6, 1e-3)
+    return float(rate[last] - rate[first]) / step / max(0.5 * float(rate[last] + rate[first]), 1e-9)
 
 
 def plateau_start(bias_a: Array, rate: Array, sigma: Array) -> tuple[float, float, float]:
@@ -131,7 +133,7 @@ class Darks:
 def fit_darks(bias_a: Array, counts: Array, seconds: Array, plateau: Plateau) -> Darks:
     """Both parts of the dark counts, neither negative, by maximum likelihood (reference control B8, pair A7).
 
-    Light from the fibre's own glow follows the efficiency, the rest is exponential in bias. counts (n,) in seconds (n,).
+    The fibre's own glow follows the efficiency, the rest is exponential in bias. counts (n,) in seconds (n,).
     """
     reference = float(bias_a.max())
     shapes = np.stack(

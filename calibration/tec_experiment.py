@@ -40,8 +40,8 @@ FAR_K = 10.0
 HAND_OVER_S, HAND_OVER_K = 1.0, 0.1
 
 
-# A relay swings too little and too quickly to tell the leak: about what a submount's may be, 1/s.
-RELAY_LEAK_SIGMA = 0.002
+# A relay swings too little and too quickly to tell the leak: about what a submount's may be, 1/s (98 s, pair A6.5).
+RELAY_LEAK_SIGMA = 0.01
 # The slope's share that the model leaves open: the sink moves, the pumped heat depends on the temperature.
 SLOPE_MODEL_ERROR = 0.01
 

@@ -125,6 +125,33 @@ class SelftestReport(Message):
     checks: Annotated[list[Check], Field(max_length=1024)]
 
 
+class Alarm(Message):
+    """`alarm/<id>`, retained while the alarm is active, empty afterwards: the fields of ITU-T X.733. `occurred` is when
+    the condition began, `raised` when that became an alarm; `count` how often it came back before it was cleared."""
+
+    id: Name
+    severity: Literal["critical", "major", "minor", "warning", "indeterminate", "cleared"]
+    event_type: Literal[
+        "communicationsAlarm",
+        "qualityOfServiceAlarm",
+        "processingErrorAlarm",
+        "equipmentAlarm",
+        "environmentalAlarm",
+    ]
+    probable_cause: Name
+    problem: Why
+    why: Why
+    occurred: AwareDatetime
+    raised: AwareDatetime
+    last: AwareDatetime
+    acknowledged: Annotated[str, StringConstraints(max_length=128)] = ""
+    acknowledged_at: AwareDatetime | None = None
+    shelved_until: AwareDatetime | None = None
+    latched: bool = False
+    count: Annotated[int, Field(ge=1)] = 1
+    runbook: Annotated[str, StringConstraints(max_length=200)]
+
+
 class Event(Message):
     """`event`: one entry of the event log, in order."""
 

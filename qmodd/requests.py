@@ -45,6 +45,7 @@ REPLAY_IDS = 65_536
 _ACT: frozenset[Role] = frozenset({"operator", "maintainer"})
 ROLES: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("start", "stop", "lock", "unlock", "calibrate", "selftest", "acknowledge", "undo"), _ACT),
+    **dict.fromkeys(("shelve", "maintenance"), _ACT),
     "safe": frozenset({"operator", "maintainer", "security"}),
     **dict.fromkeys(("snapshot", "record"), frozenset({"viewer", "operator", "maintainer", "security"})),
     **dict.fromkeys(("rollback", "clear-latch", "lease", "release", "sweep"), frozenset({"maintainer"})),

@@ -178,6 +178,14 @@ def draw_ballast(seed: int, side: str) -> Ballast:
     return Ballast(float(90.0 * g.uniform(0.94, 1.06)), 0.9, float(g.uniform(15e-6, 60e-6)))
 
 
+def draw_patterning(seed: int, largest: float) -> Floats:
+    """How much intensity k differs after intensity j, relative, shape (2, 2) (reference pair A7).
+
+    From a stream of its own. Uniform in +-largest; all 0 without.
+    """
+    return np.asarray(stream(seed, "patterning").uniform(-largest, largest, (2, 2)))
+
+
 def _serial(g: np.random.Generator) -> str:
     return f"{g.integers(0, 10**7):07d}"
 

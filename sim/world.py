@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.clock import SimClock
-from sim.individuals import draw_alice, draw_ballast, draw_bob, stream
+from sim.individuals import draw_alice, draw_ballast, draw_bob, draw_patterning, stream
 from sim.physics.alice import Alice
 from sim.physics.bob import Bob
 from sim.physics.detectors import Bank, jitter_table, observed_rate
@@ -52,11 +52,15 @@ class World:
         self._next_edge = -math.inf
         seed = scenario.seed
         self._drifts = Drifts(stream(seed, "drifts"), DRIFT_S)
+        # From a stream of its own: with and without a walk a seed has the same other drifts.
+        self._fibre_phase = Drifts(stream(seed, "fibre phase"), DRIFT_S)
+        self._fibre_phase.walk("walk", scenario.link.phase_walk_rad_per_root_min / math.sqrt(60.0))
         self._last_walk = np.zeros(3)
         self.fibre = Fibre(scenario.link)
         self.ambient_c = scenario.ambient.mean_c
         pilot = (scenario.link.pilot_every, scenario.link.pilot_gain_db)
-        source = Source(self, self.now, scenario.symbol_period_ps, seed, pilot)
+        patterning = draw_patterning(seed, scenario.modules.patterning)
+        source = Source(self, self.now, scenario.symbol_period_ps, seed, pilot, patterning)
         self.alice = self._make_alice(source)
         self.bob = self._make_bob(source)
         self._register_drifts()
@@ -126,6 +130,7 @@ class World:
     def _step_drifts(self, t: float) -> None:
         s, d = self.scenario, self._drifts
         d.step()
+        self._fibre_phase.step()
         swing = s.ambient.swing_c * math.sin(2.0 * math.pi * t / DAY_S) + d["ambient"]
         self.ambient_c = s.ambient.mean_c + s.drifts.ambient * swing
         self.alice.ambient_c = self.ambient_c
@@ -143,9 +148,9 @@ class World:
     def _turn_fibre(self, t: float) -> None:
         """Phase between the modules that neither of them made: drift, walk and jumps of the fibre, rad."""
         s = self.scenario.link
-        walk = self._drifts["fibre phase"] if s.phase_walk_rad_per_root_min else 0.0
         jumps = self.faults.total("jump", "fibre", t)
-        self.alice.extra_phase = math.radians(s.phase_drift_deg_per_h) * t / 3600.0 + walk + jumps
+        self.alice.extra_phase = math.radians(s.phase_drift_deg_per_h) * t / 3600.0
+        self.alice.extra_phase += self._fibre_phase["walk"] + jumps
 
     def _kick(self, walk: Floats) -> tuple[float, float, float]:
         """Rotation of the polarisation since the last step: the increment of its three walks."""
@@ -172,9 +177,6 @@ class World:
         self._drifts.walk("fibre loss", FIBRE_DB_PER_ROOT_S)
         self._drifts.walk("polarisation", POLARISATION_RAD_PER_ROOT_S, 3)
         self._drifts.walk("bob clock", self.scenario.detection.clock_walk)
-        # Last, and only where it is wanted: the other drifts of a seed stay what they were.
-        if pace := self.scenario.link.phase_walk_rad_per_root_min:
-            self._drifts.walk("fibre phase", pace / math.sqrt(60.0))
 
     def _compute_light(self) -> Light:
         i = self.bob.individual

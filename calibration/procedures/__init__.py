@@ -10,6 +10,7 @@ from calibration.procedures.basis_split import BasisSplit
 from calibration.procedures.carver_bias import CarverBias
 from calibration.procedures.couplers import ArmSplit, Combiner
 from calibration.procedures.crosstalk import Crosstalk
+from calibration.procedures.crosstalk_receiver import ReceiverCrosstalk
 from calibration.procedures.crosstalk_trim import CrosstalkTrim
 from calibration.procedures.decoy import Decoy
 from calibration.procedures.detector_bias import DetectorBias
@@ -63,6 +64,7 @@ def bob_graph() -> Graph:
             BasisSplit(),
             ArmSplit(),
             Combiner(),
+            ReceiverCrosstalk(),
             ArmPhase(),
             CrosstalkTrim(),
             TecPlantIdentification(),

@@ -21,7 +21,7 @@ from calibration.record import Record, as_matrix
 
 READ_S = 0.1
 # The light wanders by this from point to point (polarisation, laser: pair A7), relative.
-LIGHT_SHARE = 1e-3
+LIGHT_SHARE = 2e-3
 
 
 class BasisSplit(Procedure):

@@ -76,9 +76,7 @@ class _Coupler(Procedure):
             async def row() -> dict[str, float]:
                 return (await read_bins(context, READ_S)).row()
 
-            powers, seen = await heater_sweep(
-                context, self.channel, row, done=lambda f: self.report(context, 0.8 * f)
-            )
+            powers, seen = await heater_sweep(context, self.channel, row, done=lambda f: self.report(context, 0.8 * f))
             rows = readings(seen)
             laws = [self.law(r) for r in rows]
             pairs = [share_of(v, s, 0.5 * float(r.x[:, [0, 2]].sum())) for (v, s), r in zip(laws, rows, strict=True)]
@@ -90,9 +88,7 @@ class _Coupler(Procedure):
             power, _ = nearest_root(coarse, self.targets(float(start[0])), top)
             await context.drive.set_power(self.channel, power)
             await context.sleep(context.settings.die_settle_s)
-            turn = fit_turn(
-                context, self.channel, powers, seen, self.shape, start, y, sigma, power, prior=self.prior()
-            )
+            turn = fit_turn(context, self.channel, powers, seen, self.shape, start, y, sigma, power, prior=self.prior())
             power, order = nearest_root(turn, self.targets(float(turn.parameters[0])), top, power)
             await context.drive.set_power(self.channel, power)
             await context.settle()
@@ -116,9 +112,7 @@ class _Coupler(Procedure):
             value,
             {"power_w": powers, **seen},
             names=(*own, "phi0_rad", "p_pi_w", "power_w", "efficiency_ratio"),
-            covariance=block_diagonal(
-                [turn.covariance, np.diag(np.square([power_sigma, exp(ratio) * ratio_sigma]))]
-            ),
+            covariance=block_diagonal([turn.covariance, np.diag(np.square([power_sigma, exp(ratio) * ratio_sigma]))]),
             residual_rms=turn.residual_rms,
             residuals=turn.residuals.tolist(),
         )
@@ -178,7 +172,9 @@ class Combiner(_Coupler):
     )
 
     def figures(self, record: Record, raw: Raw) -> Sequence[Figure]:
-        return balance("Bar over cross of the output coupler", record, raw, lambda r: r.ports()[0], "ln(bar / cross) (1)")
+        return balance(
+            "Bar over cross of the output coupler", record, raw, lambda r: r.ports()[0], "ln(bar / cross) (1)"
+        )
 
     def law(self, reading: Reading) -> tuple[float, float]:
         return reading.ports()

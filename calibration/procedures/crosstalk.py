@@ -75,7 +75,7 @@ class Crosstalk(Procedure):
             },
             names=(*measured, "filter_w", "split_w", "bar_w", "cross_w"),
             covariance=block_diagonal(
-                [_theta_covariance(rows), np.diag(np.square([sigma[FILTER], sigma[SPLIT], *[sigma[SHUTTER]] * 2]))]
+                [theta_covariance(rows), np.diag(np.square([sigma[FILTER], sigma[SPLIT], *[sigma[SHUTTER]] * 2]))]
             ),
             residual_rms=float(np.sqrt(np.mean(np.square(residuals)))),
             residuals=residuals,
@@ -118,16 +118,16 @@ def figures_of(record: Record, names: Sequence[str], residuals_deg: Array) -> li
     ]
 
 
-def matrix_of(rows: Sequence[RowFit]) -> Matrix:
+def matrix_of(rows: Sequence[RowFit], names: tuple[str, ...] = NAMES) -> Matrix:
     phi0 = np.array([r.phase_at(np.zeros(len(rows)))[0] for r in rows])
-    return Matrix(NAMES, phi0, np.stack([r.local for r in rows]), np.array([r.common for r in rows]))
+    return Matrix(names, phi0, np.stack([r.local for r in rows]), np.array([r.common for r in rows]))
 
 
 def _pairs() -> list[tuple[int, str, int, str]]:
     return [(i, a, j, b) for i, a in enumerate(NAMES) for j, b in enumerate(NAMES) if i != j]
 
 
-def _theta_covariance(rows: Sequence[RowFit]) -> Array:
+def theta_covariance(rows: Sequence[RowFit]) -> Array:
     """Over the off-diagonal thetas, row by row, then the common terms; the diagonal's own share is negligible."""
     n = len(rows)
     own = np.array([r.local[i] for i, r in enumerate(rows)])

@@ -50,12 +50,11 @@ class CrosstalkTrim(Procedure):
     async def calibrate(self, context: CalibrationContext) -> Record:
         await choose_scale(context, X0, BRIGHT_RATE)
         matrix = Matrix.of(context.record("crosstalk"), HEATERS["bob"])
-        long = context.record("arm_split").value["long_transmission"]
         found = {}
         async with tagging(context):
             for channel, law in (("split", Reading.arms), ("combine", Reading.ports)):
                 i = matrix.index(channel)
-                turn = _even(channel, long, matrix, context)
+                turn = _even(channel, matrix, context)
                 slope = -2.0 / sin(turn) * matrix.total[i, i]
                 found[channel] = await to_zero(context, channel, law, 0.0, slope, READ_S)
                 self.report(context, 0.3 * (len(found) + 1))
@@ -108,7 +107,7 @@ class CrosstalkTrim(Procedure):
         return CheckResult.in_spec(read)
 
 
-def _even(channel: str, long: float, matrix: Matrix, context: CalibrationContext) -> float:
+def _even(channel: str, matrix: Matrix, context: CalibrationContext) -> float:
     """Phase of a coupler now, by the matrix, rad: its sine gives the sign and the size of the response."""
     powers = np.array([context.drive.power(n) for n in matrix.names])
     phase = float(matrix.phases(powers)[matrix.index(channel)])

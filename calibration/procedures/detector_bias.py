@@ -148,9 +148,7 @@ class DetectorBias(Procedure):
             scale = 1.0 / (1.0 + fit.top * tau_s) ** 2
             g = np.diag([scale, 1.0, 1.0])
             top = float(counted_rate(fit.top, tau_s))
-            return Plateau(
-                top, fit.centre_a, fit.width_a, g @ fit.covariance @ g, fit.residuals, fit.residual_rms
-            )
+            return Plateau(top, fit.centre_a, fit.width_a, g @ fit.covariance @ g, fit.residuals, fit.residual_rms)
 
         def parameters(tau_s: Array) -> Array:
             p = solved(float(tau_s[0]))
@@ -292,7 +290,7 @@ class _Sweep:
         if latched.any():
             self.backed_off |= latched
             self.limit = np.where(latched, np.minimum(self.limit, 0.96 * bias), self.limit)
-            await unlatch(self.context, [float(b) for b in np.minimum(bias, self.limit)])
+            await unlatch(self.context, [FIRST_A[0]] * 3)
 
 
 async def unlatch(context: CalibrationContext, bias_a: list[float]) -> None:

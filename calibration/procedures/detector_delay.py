@@ -23,8 +23,8 @@ READ_S = 0.08
 MODEL_PS = 0.15
 # Delays of one detector agree to this from calibration to calibration, ps (fibres of a rack, some kelvin).
 SAME_PS = 20.0
-# Frequency walk of the receiver's clock, 1/sqrt(s) (pair A7).
-CLOCK_WALK_PER_ROOT_S = 1e-11
+# The fibre's transit drifts by tens of ps in a second, 38 ps/(km K), and the clocks by 1e-11 (pair A7).
+OFFSET_SIGMA = 2e-11
 # Powers (shares of the range) of split and combine to try until both early peaks stand out in both X detectors.
 SHARES = tuple((split, combine) for split in (0.2, 0.4, 0.6) for combine in (0.2, 0.4, 0.6))
 VISIBLE = 0.04
@@ -34,8 +34,8 @@ class DetectorDelay(Procedure):
     """FIX Z0 light: DZ has one peak, the X detectors two, 800 ps apart (short and long arm) (reference pair A1, B3).
 
     `delay_*_ps` is against DZ: what a click of that detector lags behind one of DZ from the same light. `clock_offset`
-    is the symbol period on the tag clock over nominal, minus one. Names X detectors whose delays are each other's of the
-    record before.
+    is the symbol period on the tag clock over nominal, minus one. Names X detectors whose delays are each other's of
+    the record before.
     """
 
     name: ClassVar[str] = "detector_delay"
@@ -81,16 +81,17 @@ class DetectorDelay(Procedure):
         for name, position in zip(DETECTORS, positions, strict=True):
             value[f"delay_{name}_ps"] = float(wrap(np.array(position - positions[0]), period.period_ps))
         self._must_be_itself(context, value)
-        drift = CLOCK_WALK_PER_ROOT_S * sqrt(READ_S)
-        offset_sigma = hypot(sqrt(12.0) * sigmas[0] / (READ_S * 1e12), drift)
+        offset_sigma = hypot(sqrt(12.0) * sigmas[0] / (READ_S * 1e12), OFFSET_SIGMA)
         common = sigmas[0] ** 2
         covariance = np.diag(np.square([sigmas[1], sigmas[2], offset_sigma]))
         covariance[:2, :2] += common
-        histograms = {f"cells_{n}": histogram(period.fold(t[channel == d]), period.period_ps) for d, n in enumerate(DETECTORS)}
+        cells = {
+            f"cells_{n}": histogram(period.fold(t[channel == d]), period.period_ps) for d, n in enumerate(DETECTORS)
+        }
         return await self.make_record(
             context,
             value,
-            {"positions": positions, "counts": counts, "period_ps": [period.period_ps], **histograms},
+            {"positions": positions, "counts": counts, "period_ps": [period.period_ps], **cells},
             names=("delay_dx0_ps", "delay_dx1_ps", "clock_offset"),
             covariance=as_matrix(covariance),
         )

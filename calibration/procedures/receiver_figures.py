@@ -60,9 +60,7 @@ def basis_fringe(record: Record, raw: Raw) -> list[Figure]:
     return [plot]
 
 
-def balance(
-    title: str, record: Record, raw: Raw, law: Callable[[Reading], float], y_label: str
-) -> list[Figure]:
+def balance(title: str, record: Record, raw: Raw, law: Callable[[Reading], float], y_label: str) -> list[Figure]:
     """Logarithm of the ratio of a coupler's two paths, against its heater."""
     x = raw["power_w"] * 1e3
     points = Series("ratio", x.tolist(), [law(r) for r in readings(dict(raw))])
@@ -72,32 +70,25 @@ def balance(
 
 
 def arm_fringes(record: Record, raw: Raw) -> list[Figure]:
-    """Middle bins of both outputs for both X states, and the joint fit."""
+    """v cos t of both X states by both outputs, and the joint fit, against the heater with the die following."""
     v, power = record.value, raw["power_w"]
     line = np.linspace(float(power.min()), float(power.max()), POINTS)
     series: list[Series] = []
     for state in ("x0", "x1"):
-        for output in ("dx0", "dx1"):
-            read = raw[f"{state}_{output}"]
-            scale = _scale(read, _arm(v, state, output, power))
-            label = f"{state.upper()} at {output.upper()}"
-            series.append(Series(label, (power * 1e3).tolist(), read.tolist()))
-            model = scale * _arm(v, state, output, line)
-            series.append(Series(f"{label} model", (line * 1e3).tolist(), model.tolist(), "line"))
+        rows = {n.removeprefix(f"{state}_"): raw[n] for n in raw if n.startswith(f"{state}_")}
+        read = [r.mean_interference()[0] for r in readings(rows)]
+        series.append(Series(state.upper(), (power * 1e3).tolist(), read))
+        t = v["phi0_rad"] + PI * line / v["p_pi_w"] - (v["xi_rad"] if state == "x0" else -v["xi_rad"])
+        model = (1.0 if state == "x0" else -1.0) * v["visibility"] * np.cos(t)
+        series.append(Series(f"{state.upper()} model", (line * 1e3).tolist(), model.tolist(), "line"))
     marks = ((v["power_w"] * 1e3, "set point"),)
-    return [Plot("Interferometer by its middle bins", "heater power (mW)", "clicks (1)", series, marks)]
+    return [Plot("Interferometer by its middle bins", "heater power (mW)", "contrast at DX0 (1)", series, marks)]
 
 
-def early_counts(record: Record, raw: Raw) -> list[Figure]:
-    """Clicks by output and arm after the trim: equal in a row and in a column, up to the detectors' efficiencies."""
-    values = [[float(raw[f"b{q}{arm}"][0]) for arm in (0, 1)] for q in (0, 1)]
+def satellites(record: Record, raw: Raw) -> list[Figure]:
+    """Clicks of X light by output and arm after the trim: equal in a row and in a column, up to the efficiencies."""
+    values = [[float(np.ravel(raw[f"x{q}{b}"])[0]) for b in (0, 2)] for q in (0, 1)]
     return [Heatmap("Clicks after the trim", ("DX0", "DX1"), ("short arm", "long arm"), values, "clicks")]
-
-
-def _arm(v: dict[str, float], state: str, output: str, power: Array) -> Array:
-    t = v["phi0_rad"] + PI * power / v["p_pi_w"]
-    cosine = np.cos(t - v["xi_rad"]) if state == "x0" else -np.cos(t + v["xi_rad"])
-    return np.asarray(1.0 + (v["visibility"] if output == "dx0" else -v["visibility"]) * cosine)
 
 
 def _scale(read: Array, shape: Array) -> float:

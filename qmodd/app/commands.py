@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qmodd.app.alarm_commands import alarm_handlers
 from qmodd.app.following import Following
 from qmodd.app.lease_commands import lease_handlers
 from qmodd.app.operator import Operator
@@ -27,6 +28,7 @@ def handlers(wiring: Wiring, operator: Operator) -> Mapping[str, Handler]:
         "rollback": commands.rollback,
         "clear-latch": commands.clear_latch,
         **lease_handlers(wiring, operator),
+        **alarm_handlers(wiring),
     }
 
 

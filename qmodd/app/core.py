@@ -15,6 +15,7 @@ from calibration.store import RecordStore
 from drivers.bus.libraries import Libraries
 from drivers.bus.pool import BusPool
 from qmodd import __version__
+from qmodd.app.alarm_watch import AlarmWatch
 from qmodd.app.alice import AliceOperator
 from qmodd.app.bob import BobOperator
 from qmodd.app.commands import handlers
@@ -101,6 +102,7 @@ class Core:
         self._make_door()
         self._make_engine()
         self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store)
+        self.alarm_watch = AlarmWatch(self.wiring, self.operator, self.store)
 
     def _raw_in_force(self) -> set[str]:
         return {r.raw_sha256 for n in self.records.names() if (r := self.records.active(n)) is not None}
@@ -206,7 +208,14 @@ class Core:
         if isinstance(self.operator, AliceOperator):
             operator = self.operator
             self.engine: AliceEngine | BobEngine = AliceEngine(
-                settings, channel, desk, operator.on_batch, self.module.source, operator.light, operator.plan_facts
+                settings,
+                channel,
+                desk,
+                operator.on_batch,
+                self.module.source,
+                operator.light,
+                operator.plan_facts,
+                operator.patterns.add,
             )
         else:
             self.engine = BobEngine(settings, channel, desk, self._bob_batch, self.module.tags)
@@ -227,6 +236,7 @@ class Core:
             stack.callback(self.events.record, "core.stopped")
             self.events.record("core.started", {"version": __version__, "role": self.config.module.role})
             async with asyncio.TaskGroup() as group:
+                group.create_task(self.alarm_watch.run(), name="alarms")
                 group.create_task(self._serve_door(), name="door")
                 group.create_task(self._start_kernels(), name="kernels")
                 group.create_task(self.engine.run(), name="engine")

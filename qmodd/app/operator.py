@@ -64,6 +64,8 @@ class Operator(ABC):
 
     wiring: Wiring
     held: str | None = None  # why no session may start, by command
+    # What ended the last session, until one is in service again; None, too, when it was ended on purpose.
+    failure: BaseException | None = None
     # Calibrations to redo at the next walk, and who asked for them.
     force: frozenset[str] = frozenset()
     force_by: str = "automatic"
@@ -220,7 +222,7 @@ class Operator(ABC):
             self.add_loops(scheduler, module, context)
             group.create_task(scheduler.run(), name="loops")
             await self._bring_up(module, context, scheduler)
-            self.in_service = True
+            self.in_service, self.failure = True, None
             self.upkeep = Upkeep(self, module, context)
             group.create_task(self.upkeep.run(), name="upkeep")
             await self.serve(module, context)
@@ -307,6 +309,7 @@ class Operator(ABC):
 
     async def _ended(self, error: BaseException, lasted_s: float) -> None:
         why = reason(error)
+        self.failure = error if interrupted(error) is None else None
         await self._go_safe(why)
         if interrupted(error) is not None:
             self._failures = 0

@@ -34,6 +34,7 @@ class Telemetry:
 
     def groups(self) -> dict[str, Numbers]:
         out = {"keys": self._keys(), "link": self._link(), "bus": self._bus(), "loops": self._loops()}
+        out["alarms"] = self._wiring.alarms.numbers()
         if thermal := self._thermal():
             out["thermal"] = thermal
         if isinstance(self._operator, BobOperator) and (phase := self._phase(self._operator)):
@@ -148,8 +149,14 @@ class Telemetry:
             out |= {"decoy_ratio_error": decoy.mean_error, "decoy_bias_trim_v": decoy.volts - decoy.peak_v}
         if seen := operator.decoys_seen:
             out |= {"decoy_ratio_error_seen": seen.error}
-        if state := operator.state:
-            out |= {"state_error": state.error, "state_bias_trim_v": state.volts - state.null_v}
+        if probe := operator.probe:
+            out |= {
+                "state_error": probe.state_error,
+                "state_bias_trim_v": probe.volts - probe.state.null_v,
+                "decoy_probe_error": probe.decoy_error,
+                "probes_count": probe.looks,
+                "probes_missed_count": probe.missed,
+            }
         if split := operator.split:
             out |= {"split_error": split.error, "split_trim_w": split.watts - split.power_w}
         return out

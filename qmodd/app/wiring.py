@@ -13,6 +13,8 @@ from calibration.factory import FactoryRecord
 from calibration.raw import RawStore
 from calibration.record import Record
 from calibration.store import Change, Kind, RecordStore
+from qmodd.app.alarm_desk import FILE as ALARMS_FILE
+from qmodd.app.alarm_desk import AlarmDesk
 from qmodd.app.leases import Leases
 from qmodd.app.outputs import catalogue
 from qmodd.app.selftest import CheckResult
@@ -53,6 +55,7 @@ class Wiring:
     engine: AliceEngine | BobEngine = field(init=False)
     door: DoorCore = field(init=False)
     leases: Leases = field(init=False)
+    alarms: AlarmDesk = field(init=False)
     scheduler: Scheduler | None = None
     # Wanted by command or by configuration; `stop` clears it, and the engine is not started again until `start`.
     keys_wanted: bool = True
@@ -68,6 +71,8 @@ class Wiring:
         outputs = catalogue(self.module, self.config.safety.tec_ramp_c_per_s)
         self.leases = Leases(outputs, self.clock, lambda name, fields: self.events.record(name, dict(fields)))
         self.leases.listeners.append(lambda _output, _leased: self.publish_state())
+        alarms_file = self.config.module.state_dir / ALARMS_FILE
+        self.alarms = AlarmDesk(alarms_file, self.clock, self.outbox, self.events)
         self.life.listeners.append(self._life_changed)
         self.events.listeners.append(self._publish_event)
         self.records.subscribe(self._record_changed)

@@ -1,5 +1,7 @@
-"""Bias of the transmitter's modulators while keys are made: carver by dither, states by public counts, decoy by the
-module's own photodiodes, and a watch on what the receiver sees of the decoys."""
+"""Bias of the transmitter's modulators while keys are made: carver by dither, decoy by the module's own photodiodes.
+
+And a watch on what the receiver sees of the decoys. The state modulator is `probe`'s.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,6 @@ from calibration.fit import FitRefused
 from calibration.noise import reading_noise
 from qmodd.control.diodes import Diodes
 from qmodd.control.facts import Fact, LoopFault, Railed
-from qmodd.control.reference import DriftFilter, log_ratio
 
 CARVER_DITHER = 0.03
 
@@ -96,55 +97,6 @@ class CarverNullLoop:
             )
 
 
-# Bias wanders by 2 degrees in 2 h and creeps with the logarithm of time (reference pair A7); alignment leaves little.
-STATE_DRIFT, STATE_START = math.radians(0.05), math.radians(0.15)
-# Corrections smaller than this only make the counts on their way useless.
-STATE_STEP = math.radians(0.15)
-
-
-@dataclass
-class StateBiasTrim:
-    """Holds S at its null by the public counts of both X states: Q(X0)/Q(X1) = 1 + sin d (reference pair A5).
-
-    X0 and X1 leave by different detectors, whose efficiencies differ: `DriftFilter` tells their ratio from the error,
-    with a gain that follows from the counts. Counts can be shaped from outside: S moves by no more than `limit_v`.
-    Pure but for the one write.
-    """
-
-    slope_per_v: float
-    null_v: float
-    write: Callable[[float], Awaitable[None]]
-    limit_v: float = 0.6
-    volts: float = field(init=False)
-    filter: DriftFilter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.volts = self.null_v
-        self.filter = DriftFilter(STATE_DRIFT, STATE_START)
-
-    @property
-    def error(self) -> float:
-        """Relative error of Q(X0)/Q(X1), which is S's phase error in rad, as far as the counts tell it."""
-        return self.filter.error_rad
-
-    async def add(self, n_x0: int, n_x1: int, seconds: float) -> None:
-        """Counts of some seconds. Raises Railed at the end of its range."""
-        if n_x0 <= 0 or n_x1 <= 0:
-            return
-        self.filter.read(*log_ratio(n_x0, n_x1), seconds)
-        error = self.filter.error_rad
-        if abs(error) < max(self.filter.sigma_rad, STATE_STEP):
-            return
-        volts = self.volts - error / self.slope_per_v
-        if abs(volts - self.null_v) > self.limit_v:
-            raise Railed(
-                "state", f"state modulator: bias moved {volts - self.null_v:+.2f} V, {self.limit_v} V is the limit"
-            )
-        self.volts = volts
-        self.filter.moved(-error)
-        await self.write(self.volts)
-
-
 @dataclass
 class DecoyLock:
     """Holds D at its peak by the mean power behind the modulators over that before them, PA3/PA0, in KEY mode.
@@ -155,7 +107,7 @@ class DecoyLock:
     `expected` is PA3/PA0 from the calibration: what eight classes read in FIX mode give in the mixture of KEY mode.
 
     What else moves the mean: the state bias (X0 alone grows with sin d_S: p_X/2 of it), the input coupler and the
-    carver. All three are held by their own loops; what they leave is in the intensities' intervals.
+    carver. `probed` takes that out: the ratio itself, as the source's probe has just measured it, corrects `expected`.
     Raises LoopFault when the ratio cannot be held.
     """
 
@@ -184,6 +136,12 @@ class DecoyLock:
 
     def facts(self) -> tuple[Fact, ...]:
         return self.diodes.facts
+
+    def probed(self, ratio_error: float, gain: float = 0.7) -> None:
+        """The relative error of the ratio, measured class by class: from now on the mean stands for that."""
+        wrong = gain * (self.mean_error - ratio_error)
+        self.expected *= 1.0 + self.weight * wrong
+        self.mean_error -= wrong
 
     async def step(self, now_s: float) -> None:
         if not self.keying():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from qmodd.keys.conversation import Desk
 from qmodd.keys.counts import BatchReport
 from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
 from qmodd.keys.fields import MAX_TEXT, ProtocolError
+from qmodd.keys.patterning import EVERY, Neighbours, PatternTally, neighbours, slots_before
 from qmodd.keys.pilot import is_pilot
 from qmodd.keys.protocol import (
     Basis,
@@ -47,7 +49,8 @@ _BATCH_PATIENCE_S = 30.0
 
 class AliceEngine(Engine):
     """`light_server` fulfils Bob's requests for light or raises Refused; `plan_provider` says what is fixed before a
-    block or raises Refused. Once a run begins the engine owns the source's mode until the run ends with OFF."""
+    block or raises Refused. Once a run begins the engine owns the source's mode until the run ends with OFF.
+    `on_patterning` is given sums over what went before detected slots, of one batch in `pattern_every`."""
 
     ME = Direction.ALICE
 
@@ -60,11 +63,15 @@ class AliceEngine(Engine):
         source: SymbolSource,
         light_server: LightServer,
         plan_provider: PlanProvider,
+        on_patterning: Callable[[PatternTally], None] = lambda _: None,
     ) -> None:
         super().__init__(settings, channel, desk, on_batch)
         self._source = source
         self._light_server = light_server
         self._plan_provider = plan_provider
+        self.on_patterning = on_patterning
+        self.pattern_every = EVERY
+        self._unlooked = 0
         self._distiller = AliceDistiller(desk, self.session.send, self._distil_inbox)
         self._light = asyncio.Lock()
         self._run = 0
@@ -225,10 +232,12 @@ class AliceEngine(Engine):
         """DETECT, BASIS, TALLY; returns the next slot."""
         said = Transcript()
         detect = await self._detections(slot, said)
-        answer = match(detect.basis, await self._symbols(detect))
+        symbols = await self._symbols(detect)
+        answer = match(detect.basis, symbols)
         basis = protocol.encode(Basis(self._run, encode_basis(answer)))
         said.add(Direction.ALICE, basis)
         await self.session.send(basis)
+        beside = await self._neighbours(detect, symbols)
         await self._source.free(detect.end_slot)
         sifted = sift_alice(detect, answer)
         message, data = await self._next(_BATCH_PATIENCE_S)
@@ -243,6 +252,8 @@ class AliceEngine(Engine):
         self._sifted(sifted.n_z, (detect.end_slot - slot) * self._source.period_ps * _PS)
         self.status.block, self.status.block_progress = builder.block, builder.progress
         self.on_batch(report)
+        if beside is not None and report.live_slots:
+            self.on_patterning(beside.tally(report, (self._facts.p_mu[0], self._facts.p_mu[1])))
         return detect.end_slot
 
     async def _detections(self, slot: int, said: Transcript) -> Detections:
@@ -266,6 +277,20 @@ class AliceEngine(Engine):
             nibbles[wanted] = await self._source.read_symbols(detect.slots[wanted])
         self.flags.forget(at + (detect.end_slot - anchor_slot) / per_s - 5.0)
         return nibbles
+
+    async def _neighbours(self, detect: Detections, symbols: npt.NDArray[np.uint8]) -> Neighbours | None:
+        """Of one batch in `pattern_every`; None for the others. Bob has his answer by now and waits for nothing here.
+
+        What is read stays in this method. A batch of which something is flagged waits for the next.
+        """
+        self._unlooked += 1
+        if self._unlooked < self.pattern_every or (symbols & INVALID).any():
+            return None
+        chosen = slots_before(detect, self._pilot_every)
+        if not len(chosen):
+            return None
+        self._unlooked = 0
+        return neighbours(detect, symbols, chosen, await self._source.read_symbols(detect.slots[chosen] - 1))
 
     async def _closed_by(self, builder: BlockBuilder, blocks: list[RawBlock]) -> None:
         """Queue what closed; intensities for the block after the one that is open now are fixed here."""

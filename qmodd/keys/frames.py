@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from calibration.framesync import FrameClock as FrameClock
 from qmodd.keys.acceptance import (
     COUNTERS,
     CROSS,
@@ -36,33 +37,6 @@ from qmodd.keys.acceptance import (
 Int64s = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
 RandomBytes = Callable[[int], bytes]
-
-
-@dataclass(frozen=True)
-class FrameClock:
-    """Where slots lie on Bob's clock: an early-bin click of `slot` at DZ (delay 0) is due at tag_ps + frac_ps.
-
-    Reference and fraction are kept apart because a float64 of a tag time a day old resolves only 16 ps.
-    """
-
-    slot: int
-    tag_ps: int
-    frac_ps: float
-    period_ps: float
-
-    def slot_at(self, tag_ps: int) -> int:
-        """The slot whose early bin is the last one due at or before a tag time."""
-        return self.slot + floor((tag_ps - self.tag_ps - self.frac_ps) / self.period_ps)
-
-    def tag_of(self, slot: int) -> int:
-        """When the early bin of a slot is due, rounded to ps."""
-        return self.moved_to(slot).tag_ps
-
-    def moved_to(self, slot: int) -> FrameClock:
-        """The same line with its reference at another slot."""
-        ahead = self.frac_ps + (slot - self.slot) * self.period_ps
-        whole = round(ahead)
-        return FrameClock(slot, self.tag_ps + whole, ahead - whole, self.period_ps)
 
 
 @dataclass(frozen=True)

@@ -176,14 +176,14 @@ class Alice(Module):
         dbm += self.individual.laser_offset_db + s * self._drifts["laser power"]
         return on and self._enable and not self._dead, hz, dbm
 
-    def _raw_watts(self) -> float:
+    def raw_watts(self) -> float:
         """Behind the input coupler."""
         on, _, dbm = self._emission()
         return 1e-3 * 10.0 ** (dbm / 10.0) * from_db(INPUT_COUPLER_DB) if on else 0.0
 
     def filtered_watts(self) -> float:
         d = self.phases()[FILTER] + 2.0 * math.pi * self.detuning_hz() / FILTER_FSR_HZ
-        return self._raw_watts() * (1.0 - float(self.monitors.tap[6])) * (1.0 + math.cos(d)) / 2.0
+        return self.raw_watts() * (1.0 - float(self.monitors.tap[6])) * (1.0 + math.cos(d)) / 2.0
 
     def amzi_watts(self) -> float:
         """Into the AMZI with the carver fully open."""
@@ -262,7 +262,7 @@ class Alice(Module):
         cross = floor + (1.0 - floor) * math.sin(self.phases()[SHUTTER] / 2.0) ** 2
         watts[4] = mean * self._after_tap() * cross
         watts[5] = self.foreign_w
-        watts[6] = self._raw_watts()
+        watts[6] = self.raw_watts()
         return watts
 
     def _second_output_watts(self) -> float:

@@ -45,6 +45,20 @@ def _segment_class(kind: int, fixed: int, slot: int, k0: np.uint64, k1: np.uint6
 
 
 @njit(nogil=True, cache=True)
+def _patterning(
+    c: int, slot: int, every: int, k0: np.uint64, k1: np.uint64, t_x: int, t_decoy: int, pattern: Floats
+) -> float:
+    """Mean of a KEY slot of class c over that of its class: by the intensity of the slot before.
+
+    A pilot before counts as a signal, and so does the time before slot 0.
+    """
+    before = 0
+    if slot > 0 and (every == 0 or (slot - 1) % every != 0):
+        before = int(class_of(key_symbol(slot - 1, k0, k1, U(t_x), U(t_decoy)))) % 2
+    return 1.0 + float(pattern[c % 2, before])
+
+
+@njit(nogil=True, cache=True)
 def photodetections(
     slot0: int,
     segments: Ints,
@@ -56,13 +70,20 @@ def photodetections(
     rng: State,
     times: Floats,
     detectors: Bytes,
+    pattern: Floats,
 ) -> int:
     """Photo-detections of all segments, sorted, into times (ps from slot0) and detectors; their number, -1 if too many.
 
     cumulative: shape (tables, 8 or 10, 11), means per slot and cell, summed along the cells. offset: ps in the slot,
     (8,). Pilot slots, much brighter than others, are a second stream of candidates: others cost what they did.
+    pattern: shape (2, 2), by how much the pulses of a KEY slot of intensity k differ after one of intensity j, relative
+    (reference pair A7); all 0 draws what would be drawn without. SYNC, FIX and pilots are taken at their class's mean.
     """
     n = 0
+    largest = 0.0
+    for a in range(2):
+        for b in range(2):
+            largest = max(largest, abs(pattern[a, b]))
     for g in range(segments.shape[0]):
         first, count, kind, table = segments[g, 0], segments[g, 1], segments[g, 2], segments[g, 3]
         fixed, t_x, t_decoy, every = segments[g, 4], segments[g, 5], segments[g, 6], segments[g, 7]
@@ -70,6 +91,9 @@ def photodetections(
         for c in range(8):
             if kind != KIND_FIXED or c == fixed:
                 top = max(top, cumulative[table, c, CELLS - 1])
+        patterned = kind == KIND_KEY and largest > 0.0
+        if patterned:
+            top *= 1.0 + largest
         bright, pilot0, pilots = 0.0, 0, 0
         if every > 0:
             bright = max(cumulative[table, PILOTS, CELLS - 1], cumulative[table, PILOTS + 1, CELLS - 1])
@@ -97,6 +121,11 @@ def photodetections(
                 r = uniform(rng) * top
                 if every > 0 and slot % every == 0:
                     continue
+                if patterned:
+                    factor = _patterning(c, slot, every, k0, k1, t_x, t_decoy, pattern)
+                    pulses = cumulative[table, c, PULSED_CELLS - 1]
+                    # Back to where the table's cells lie; darks, behind the pulses, are not changed.
+                    r = r / factor if r < pulses * factor else r + pulses * (1.0 - factor)
             if r >= cumulative[table, c, CELLS - 1]:
                 continue
             cell = 0

@@ -26,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 # Any detector that sees more than this from one cell latches: drawing still more clicks would only cost time.
 MOST_PER_CELL = 0.5
 MOST_HZ_PER_CELL = 60e6
+# A pilot is bright and rare: this much all but saturates a detector in its slot, and latches none.
+MOST_PER_PILOT_CELL = 4.0
 _OF_DETECTOR = np.array([[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1]], float)
 
 
@@ -52,7 +54,8 @@ class Light:
         most = max(MOST_PER_CELL, MOST_HZ_PER_CELL * self.period_s)
         lam = np.minimum(self.lam, most)
         means[TABLE_PULSES, :UNDRIVEN, :PULSED_CELLS] = lam[:UNDRIVEN]
-        means[TABLE_PULSES, UNDRIVEN:, :PULSED_CELLS] = lam[PILOT_PLUS:]
+        pilots = np.minimum(self.lam[PILOT_PLUS:], max(most, MOST_PER_PILOT_CELL))
+        means[TABLE_PULSES, UNDRIVEN:, :PULSED_CELLS] = pilots
         means[TABLE_NULL, :, :PULSED_CELLS] = lam[UNDRIVEN]
         means[TABLE_CONTINUOUS, :, PULSED_CELLS:] = np.minimum(self.continuous, most)
         means[:, :, PULSED_CELLS:] += self.darks * self.period_s

@@ -25,12 +25,14 @@ PULSED = ("FIX", "SYNC", "KEY", "NULL")
 # Tables of a slice of clicks: driven pulses, pulses with the state modulator undriven, unmodulated light.
 TABLE_PULSES, TABLE_NULL, TABLE_CONTINUOUS = 0, 1, 2
 BIN_S = 800e-12
+UNPATTERNED = np.zeros((2, 2))
 
 
 @dataclass(frozen=True)
 class Stretch:
     """One mode from slot `first` on, with the probabilities of X and of decoy in 1/65536, and a pilot in KEY mode in
-    every slot that is a multiple of `pilot` (0: none)."""
+    every slot that is a multiple of `pilot` (0: none). `pattern`: how much intensity k differs after j, relative, row
+    by row; empty: not at all."""
 
     first: int
     mode: str = "OFF"
@@ -39,6 +41,7 @@ class Stretch:
     t_x: int = 0
     t_decoy: int = 0
     pilot: int = 0
+    pattern: tuple[float, ...] = ()
 
     @property
     def fixed_class(self) -> int:
@@ -62,10 +65,19 @@ class Stretch:
         elif self.mode == "KEY":
             x, d = self.t_x / 65536.0, self.t_decoy / 65536.0
             w[:8] = np.outer([(1 - x) / 2, (1 - x) / 2, x / 2, x / 2], [1 - d, d]).ravel()
+            if self.pattern:
+                w[:8] *= np.tile(self._patterning(d), 4)
             if self.pilot:
                 w *= 1.0 - 1.0 / self.pilot
                 w[[PILOT_PLUS, PILOT_MINUS]] = 0.5 / self.pilot
         return w
+
+    def _patterning(self, p_decoy: float) -> Floats:
+        """Mean of each intensity in KEY mode over that of its class, shape (2,): a pilot before counts as a signal."""
+        after_pilot = 1.0 / max(1, self.pilot - 1) if self.pilot else 0.0
+        decoy = (1.0 - after_pilot) * p_decoy
+        out: Floats = 1.0 + np.reshape(self.pattern, (2, 2)) @ np.array([1.0 - decoy, decoy])
+        return out
 
 
 @dataclass
@@ -117,9 +129,13 @@ class Source:
         period_ps: int,
         seed: int,
         pilot: tuple[int, float] = (0, 0.0),
+        patterning: Floats = UNPATTERNED,
     ) -> None:
-        """`pilot`: every so many slots (0: none), and its gain over a signal slot, dB."""
+        """`pilot`: every so many slots (0: none), and its gain over a signal slot, dB. `patterning`: (2, 2), as in
+        `clicks.photodetections`."""
         self.pilot = pilot
+        self.patterning = patterning
+        self._pattern = tuple(patterning.ravel().tolist()) if patterning.any() else ()
         self._stage = stage
         self._now = now_s
         self._seed = seed
@@ -187,7 +203,8 @@ class Source:
             raise ValueError(f"mode {mode!r}, state {state}, intensity {intensity}: modes are {', '.join(MODES)}")
         self._stage.before_change()
         pilot = self.pilot[0] if mode == "KEY" else 0
-        stretch = Stretch(slot, mode, state, intensity, *self._probabilities, pilot=pilot)
+        pattern = self._pattern if mode == "KEY" else ()
+        stretch = Stretch(slot, mode, state, intensity, *self._probabilities, pilot=pilot, pattern=pattern)
         run, now = self.runs[-1], self.slot_now()
         if not run.run_id:
             self._first = stretch

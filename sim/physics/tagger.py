@@ -39,7 +39,7 @@ CAPACITY = 260_000
 WARM_SLOTS = 8  # drawn before a gate opens, so that detectors are dead when they should be
 EDGE_PS = 1_500  # beyond this no click of a later slot is recorded earlier
 PS = 1e12
-SHORT_PS = 250_000_000  # so short that even the brightest light gives no more than CHUNK candidates
+SHORT_PS = 60_000_000  # so short that even the brightest light gives no more than CHUNK candidates
 _NO_TABLE = np.zeros((3, CLASSES, CELLS))
 
 
@@ -287,6 +287,7 @@ class Tagger:
             self._rng,
             self._photon_times,
             self._photon_detectors,
+            self._source.patterning,
         )
         k = self._detect(piece, n, span) if n >= 0 else -1
         if k < 0:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.detector_fit import fit_dark_rate, fit_plateau
+from calibration.detector_fit import Plateau, fit_darks, fit_plateau
 from calibration.fit import (
     FitRefused,
     Resistance,
@@ -159,14 +159,34 @@ def test_plateau_and_its_refusals() -> None:
         fit_plateau(bias[:4], counts[:4], sigma[:4])
 
 
-def test_dark_rate() -> None:
-    bias = np.array([17.0, 18.0, 19.0, 20.0]) * 1e-6
-    counts = np.round(100 * np.exp((bias - 19e-6) / 1.1e-6))
-    f = fit_dark_rate(bias, counts, 1.0)
-    assert f.rate(19e-6) == pytest.approx(100, rel=0.05)
-    assert f.e_fold_a == pytest.approx(1.1e-6, rel=0.05)
-    with pytest.raises(FitRefused, match="dark counts"):
-        fit_dark_rate(bias, np.array([1, 0, 0, 1]), 1.0)
+def test_darks_have_a_part_that_follows_the_efficiency_and_one_that_grows() -> None:
+    plateau = Plateau(1e6, 14.5e-6, 1.6e-6, np.zeros((3, 3)), np.zeros(0), 0.0)
+    bias = np.array([14.0, 16.0, 18.0, 19.0]) * 1e-6
+    seconds = np.full(4, 20.0)
+
+    def rate(b: float) -> float:
+        return 50.0 * plateau.relative(b) + 50.0 * float(np.exp((b - 19e-6) / 1.1e-6))
+
+    f = fit_darks(bias, np.round(np.array([rate(b) for b in bias]) * seconds), seconds, plateau)
+    assert f.follow == pytest.approx(50, rel=0.02)
+    assert f.intrinsic == pytest.approx(50, rel=0.02)
+    assert f.rate(18.5e-6) == pytest.approx(rate(18.5e-6), rel=0.02)
+    assert 0.5 < f.sigma(19e-6) < 5.0
+    silent = fit_darks(bias, np.zeros(4), seconds, plateau)
+    assert 0.0 < silent.rate(19e-6) < 0.1
+    assert silent.sigma(19e-6) > 0.0
+
+
+def test_darks_are_honest() -> None:
+    plateau = Plateau(1e6, 14.5e-6, 1.6e-6, np.zeros((3, 3)), np.zeros(0), 0.0)
+    rng = np.random.default_rng(3)
+    bias, seconds = np.array([17.6, 18.3, 19.0]) * 1e-6, np.array([0.25, 0.25, 0.6])
+    truth = [50.0 * plateau.relative(b) + 50.0 * float(np.exp((b - 19e-6) / 1.1e-6)) for b in bias]
+    found = []
+    for _ in range(300):
+        f = fit_darks(bias, rng.poisson(np.array(truth) * seconds).astype(float), seconds, plateau)
+        found.append(((f.rate(19e-6) - truth[2]) / f.sigma(19e-6)) ** 2)
+    assert 0.7 < float(np.mean(found)) < 1.3
 
 
 def test_log_amplifier() -> None:

@@ -11,7 +11,7 @@ from drivers.roles import LightMode
 from qmodd.control.alignment import align
 from qmodd.control.facts import Railed
 from qmodd.control.loop import LoopFault
-from qmodd.control.modulators import CarverNullLoop, DecoyLock, DecoyMonitor, StateBiasTrim
+from qmodd.control.modulators import CarverNullLoop, DecoyLock, DecoyMonitor
 from tests.control.light import RATIO, Keying
 
 LIVE = 100_000_000
@@ -45,28 +45,6 @@ async def test_carver_at_a_peak_or_in_the_dark_is_told() -> None:
     with pytest.raises(LoopFault, match="carver: the dither is seen with"):
         await CarverNullLoop(light.context_, lambda: True).step(0.0)
     assert light.biases.volts["carver"] == light.context_.record("carver_bias").value["null_v"]
-
-
-async def test_state_bias_follows_the_public_counts() -> None:
-    rng = np.random.default_rng(3)
-    v_pi, null, truth, written = 4.0, 1.0, 1.0, list[float]()
-
-    async def write(volts: float) -> None:
-        written.append(volts)
-
-    trim = StateBiasTrim(math.pi / v_pi, null, write)
-    for _ in range(400):
-        d = math.pi * (trim.volts - truth) / v_pi
-        # The detectors of X0 and X1 differ by 10 %: the reference takes that out.
-        await trim.add(int(rng.poisson(6000 * 1.1 * (1 + math.sin(d)))), int(rng.poisson(6000)), 1.0)
-        truth += 0.0002
-    assert trim.volts == pytest.approx(truth, abs=0.02)
-    assert 5 < len(written) < 200
-    assert abs(trim.error) < 0.02
-    await trim.add(0, 10, 1.0)
-    with pytest.raises(Railed, match="state modulator"):
-        for _ in range(3000):
-            await trim.add(20_000, 40_000, 1.0)
 
 
 # decoy

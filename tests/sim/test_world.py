@@ -409,14 +409,14 @@ def test_modules_with_ballast_and_wandering_dies() -> None:
     assert built.bob.heater_rail()[1] == pytest.approx(plain.bob.heater_rail()[1] + 0.02)
     np.testing.assert_array_equal(built.alice.individual.heaters.p_pi, plain.alice.individual.heaters.p_pi)
     wander = {"die_noise_k": 0.005, "die_noise_s": 2.0}
-    noisy = Pair(Scenario.from_mapping({"seed": 3, "drifts": {"phase": 0.0}, "modules": wander}))
+    noisy = Pair(Scenario.from_mapping({"seed": 3, "drifts": {"phase": 0.0, "ambient": 0.0}, "modules": wander}))
     seen = []
     for _ in range(400):
         noisy.advance(1.0)
         seen.append((noisy.alice.die_c - noisy.alice.plant.die_c, float(noisy.alice.phases()[2])))
     offset, phase = np.array(seen).T
     assert offset.std() == pytest.approx(0.005, rel=0.25)
-    assert np.corrcoef(offset, phase)[0, 1] > 0.9
+    assert np.corrcoef(np.diff(offset), np.diff(phase))[0, 1] > 0.99  # the plant itself drifts slowly
     assert plain.alice.die_c == plain.alice.plant.die_c
 
 

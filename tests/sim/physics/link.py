@@ -32,6 +32,7 @@ class Bench:
     delay: Floats = field(default_factory=lambda: np.array([0.0, 1350.0, 1510.0]))
     scale: float = 1.0
     size: int = 2_000_000
+    pattern: Floats = field(default_factory=lambda: np.zeros((2, 2)))
 
     def __post_init__(self) -> None:
         self.rng = state_from(np.random.Generator(np.random.Philox(self.seed)))
@@ -50,7 +51,8 @@ class Bench:
         moved[:, 0] += self.slot
         offset = cell_offsets(TAU, self.delay)
         n = photons(
-            self.slot, moved, *KEY, self.cumulative, offset, T, self.rng, self.photon_times, self.photon_detectors
+            *(self.slot, moved, *KEY, self.cumulative, offset, T, self.rng, self.photon_times, self.photon_detectors),
+            self.pattern,
         )
         k = clicks(
             n,

@@ -219,3 +219,74 @@ def test_pilot_kernel_uncompiled_gives_the_same() -> None:
     b = slow.block(_pilot_segment(2000, 7), 2003, python_of(photodetections), python_of(detect))
     assert a[2] == b[2] > 100
     assert np.array_equal(a[0], b[0])
+
+
+PATTERN = np.array([[0.04, -0.03], [-0.05, 0.02]])
+
+
+def _counts_by_the_slot_before(bench: Bench, rows: npt.NDArray[np.int64], slots: int) -> npt.NDArray[np.int64]:
+    """Photo-detections by class and the intensity before (0 signal, 1 decoy, 2 pilot), shape (8, 3); no pilots."""
+    n, every = bench.block(rows, slots)[2], int(rows[0, 7])
+    slot = np.floor(bench.photon_times[:n] / T + 0.1).astype(np.int64)
+    before = _classes(slot - 1) % 2
+    if every:
+        slot, before = slot[slot % every != 0], before[slot % every != 0]
+        before = np.where((slot - 1) % every == 0, 2, before)
+    out = np.zeros((8, 3), np.int64)
+    np.add.at(out, (_classes(slot), before), 1)
+    return out
+
+
+@pytest.mark.parametrize("every", [0, 8])
+def test_patterned_rates_follow_the_slot_before(every: int) -> None:
+    """Only pulses differ, darks do not: they are drawn as many as the light here."""
+    slots, darks = 4_000_000, np.array([4e5, 1e5, 1e5])
+    lam = table(PILOT_ALICE, BOB, 3.0)
+    means = np.zeros((1, 10, CELLS))
+    means[0, :, :8], means[0, :, 8:] = lam[[*range(8), 9, 10]], darks * T * 1e-12
+    bench = Bench(means.cumsum(axis=2), seed=12 + every, delay=np.zeros(3), pattern=PATTERN, size=4_000_000)
+    rows = np.array([[1, slots, KIND_KEY, 0, 0, T_X, T_D, every]])
+    counts = _counts_by_the_slot_before(bench, rows, slots + 1)
+    shares = np.outer([0.375, 0.375, 0.125, 0.125], [0.5, 0.5]).ravel()
+    if every:
+        before = np.array([(every - 2) / every / 2] * 2 + [1 / every])
+    else:
+        before = np.array([0.5, 0.5, 0.0])
+    factor = np.column_stack([PATTERN[np.arange(8) % 2], PATTERN[np.arange(8) % 2, 0]]) + 1.0
+    each = lam[:8].sum(axis=1)[:, None] * factor + darks.sum() * T * 1e-12
+    expected = slots * shares[:, None] * before * each
+    used = expected > 0.0
+    assert not counts[~used].any()
+    chi2 = float(((counts - expected)[used] ** 2 / expected[used]).sum())
+    assert 1e-3 < stats.chi2.sf(chi2, int(used.sum())) < 1 - 1e-6
+    unpatterned = expected / each * (lam[:8].sum(axis=1)[:, None] + darks.sum() * T * 1e-12)
+    assert float(((counts - unpatterned)[used] ** 2 / expected[used]).sum()) > 10 * used.sum()
+
+
+def test_patterning_of_zero_changes_no_bit_and_fixed_light_is_not_patterned() -> None:
+    lam = table(PILOT_ALICE, BOB, 5.0)
+    for rows, pattern in (
+        (_pilot_segment(50_000, 8), np.zeros((2, 2))),
+        (np.array([[0, 50_000, KIND_SYNC, 0, 0, 0, 0]]), PATTERN),
+        (np.array([[0, 50_000, KIND_FIXED, 0, 3, 0, 0]]), PATTERN),
+    ):
+        plain, other = Bench(_with_pilot(lam), seed=8), Bench(_with_pilot(lam), seed=8, pattern=pattern)
+        a, b = plain.block(rows, 50_003), other.block(rows, 50_003)
+        assert a[2] == b[2] > 500
+        assert np.array_equal(a[0], b[0])
+        assert np.array_equal(a[1], b[1])
+
+
+def test_patterned_kernel_uncompiled_gives_the_same() -> None:
+    lam = table(PILOT_ALICE, BOB, 0.0)
+    fast, slow = (Bench(_with_pilot(lam), seed=4, pattern=PATTERN) for _ in range(2))
+    a = fast.block(_pilot_segment(2000, 7), 2003)
+    with np.errstate(over="ignore"):
+        b = slow.block(_pilot_segment(2000, 7), 2003, python_of(photodetections), python_of(detect))
+        factor = python_of(clicks._patterning)
+        assert factor(3, 0, 0, *KEY, T_X, T_D, PATTERN) == 1.0 + PATTERN[1, 0]
+        assert factor(2, 8, 7, *KEY, T_X, T_D, PATTERN) == 1.0 + PATTERN[0, 0]
+        before = _classes(np.array([9]))[0] % 2
+        assert factor(2, 10, 7, *KEY, T_X, T_D, PATTERN) == 1.0 + PATTERN[0, before]
+    assert a[2] == b[2] > 100
+    assert np.array_equal(a[0], b[0])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sim.physics.source import MODES, Source, Stretch
+from sim.physics.symbols import key_symbols
 from sim.physics.tagger import BobClock
 from tests.sim.physics.test_thermal import Still
 
@@ -104,6 +105,28 @@ def test_weights_are_shares() -> None:
         assert w.sum() == pytest.approx(0.0 if mode in ("OFF", "CW") else 1.0)
     key = Stretch(0, "KEY", t_x=16384, t_decoy=32768).weights()
     assert key[:8] == pytest.approx(np.outer([0.375, 0.375, 0.125, 0.125], [0.5, 0.5]).ravel())
+
+
+@pytest.mark.parametrize("pilot", [0, 2, 16])
+def test_patterning_changes_the_mean_of_key_mode_by_what_goes_before(pilot: int) -> None:
+    """Against all slots of a long stretch, symbol by symbol; other modes are as they were."""
+    p = np.array([[0.01, -0.02], [0.03, 0.005]])
+    key, t_x, t_d, slots = (np.uint64(3), np.uint64(4)), 16384, 20000, np.arange(400_000)
+    c = key_symbols(slots, *key, np.uint64(t_x), np.uint64(t_d)) >> 2
+    before = np.append(0, c[:-1])
+    if pilot:
+        before[1:][slots[:-1] % pilot == 0] = 0
+    kept = slots % pilot != 0 if pilot else slots >= 0
+    plain = Stretch(0, "KEY", t_x=t_x, t_decoy=t_d, pilot=pilot)
+    patterned = Stretch(0, "KEY", t_x=t_x, t_decoy=t_d, pilot=pilot, pattern=tuple(p.ravel().tolist()))
+    factor = np.ones(11)
+    factor[:8] = np.tile([float(p[k, before[kept & (c == k)]].mean()) + 1.0 for k in (0, 1)], 4)
+    assert patterned.weights() == pytest.approx(plain.weights() * factor, abs=3e-5)
+    s = Source(Still(), lambda: 0.0, 8000, 1, (pilot, 10.0), p)
+    s.start_run()
+    for mode in MODES:
+        s.schedule(0, mode)
+        assert s.stretch_now().pattern == (tuple(p.ravel().tolist()) if mode == "KEY" else ())
 
 
 def test_bob_s_clock_does_not_jump_when_its_pace_changes() -> None:

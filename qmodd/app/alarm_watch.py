@@ -1,0 +1,269 @@
+"""Looks at what the daemon knows once a second, and at every change of the life cycle, and says what is wrong.
+
+Three answers a condition: wrong and why, well, or not to be judged now (absent): a module that is coming up knows
+nothing of the fibre, so that an alarm outlives a restart until it is known that its cause is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qmodd.app.alarm_desk import AlarmDesk
+from qmodd.app.alarm_failures import alarms_of
+from qmodd.app.operator import Operator
+from qmodd.app.wiring import Wiring
+from qmodd.control.phase_types import Stage
+from qmodd.keys.settings import Phase
+from qmodd.keys.store import KeyStore
+from qmodd.lifecycle import Activity, Administrative
+from qmodd.monitoring.catalogue import FAILURES
+
+PERIOD_S = 1.0
+# Disk, outbox and key store change slowly and cost more to look at.
+SLOW_S = 10.0
+# (raise, clear): free share of the disk, bytes free, waiting share of the key store, rows that wait.
+DISK_SHARE, DISK_BYTES = (0.05, 0.08), (256 << 20, 512 << 20)
+STORE_SHARE, OUTBOX_ROWS = (0.9, 0.8), (2000, 500)
+# Resets of latched detectors within the window that are more than chance.
+MOST_LATCHES, LATCH_WINDOW_S = 3, 60.0
+# Blocks in a row that gave no key.
+BARREN_BLOCKS = 3
+# A run in which nothing moves for so long makes no keys, whatever its phase is called.
+STALLED_S = 30.0
+NOT_IN_PHASE = (Stage.COARSE, Stage.DEGRADED, Stage.RELOCK)
+NO_SYNC = "no synchronisation"
+# A block that ends with its session or its run is no sign of a bad link.
+BY_QBER, BY_CONTENT = re.compile(r"QBER_[XZ]"), re.compile(r"QBER_[XZ]|no key can come|too few for|verification")
+NOT_SAFE = "could not be brought to its safe value"
+
+# Known only by a session that ended for it.
+BY_FAILURE = (*(kind.id for kind in FAILURES), "peer-not-ready")
+
+Free = Callable[[Path], tuple[int, int]]
+Seen = Iterator[tuple[str, str | None]]
+
+
+def disk_free(path: Path) -> tuple[int, int]:
+    """Free and all bytes of the file system that holds `path`."""
+    usage = shutil.disk_usage(path)
+    return usage.free, usage.total
+
+
+@dataclass
+class _Heard:
+    """What is known from events only."""
+
+    latches: deque[float] = field(default_factory=deque)
+    latched: str = ""
+    qber: str = ""
+    barren: int = 0
+    why_barren: str = ""
+    refusing: dict[str, str] = field(default_factory=dict)
+    pools: str = ""
+
+
+@dataclass
+class AlarmWatch:
+    """`look` maps the state to conditions; `run` does so for ever. Conditions' ids are those of the catalogue."""
+
+    wiring: Wiring
+    operator: Operator
+    store: KeyStore
+    free: Free = disk_free
+    _heard: _Heard = field(default_factory=_Heard)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _slow: dict[str, str | None] = field(default_factory=dict)
+    _slow_s: float | None = None
+    _batches: int = 0
+    _moved_s: float = 0.0
+    _dark: str = ""
+
+    def __post_init__(self) -> None:
+        self.wiring.life.listeners.append(lambda _name, _field: self._wake.set())
+        self.wiring.events.listeners.append(self._event)
+        self._addresses = [d.address for d in self.wiring.config.device]
+        self._receiver = self.wiring.config.module.role == "bob"
+
+    @property
+    def desk(self) -> AlarmDesk:
+        return self.wiring.alarms
+
+    async def run(self) -> None:
+        """Until cancelled; begins with what was known before the restart."""
+        self.desk.open()
+        while True:
+            self._wake.clear()
+            self.desk.observe(self.look())
+            try:
+                async with asyncio.timeout(PERIOD_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def look(self) -> dict[str, str | None]:
+        """Every condition that can be judged now: why it is wrong, or None."""
+        now_s = self.wiring.clock.monotonic()
+        self._follow(now_s)
+        seen = dict(self._failures())
+        for found in (self._outputs(), self._temperature(), self._link(), self._detectors(now_s), self._keys(now_s)):
+            # A failure says more about a condition than what is left of the session.
+            for id, why in found:
+                seen[id] = seen.get(id) or why
+        return seen | self._host(now_s)
+
+    # what ends sessions
+
+    def _failures(self) -> Seen:
+        """Known gone only once the module is in service again; a module that was told to be dark is not judged."""
+        error = self.operator.failure
+        if error is None and not self.operator.in_service:
+            return
+        found = alarms_of(error, self._addresses) if error is not None else {}
+        for id in BY_FAILURE:
+            yield id, found.pop(id, None)
+        yield from found.items()
+
+    def _outputs(self) -> Seen:
+        unsafe = sorted(o for o, why in self.wiring.life.inhibited.items() if NOT_SAFE in why)
+        yield "output-not-safe", f"not confirmed safe: {', '.join(unsafe)}" if unsafe else None
+
+    def _temperature(self) -> Seen:
+        operator = self.operator
+        if operator.in_service and operator.tec is not None and not operator.tec.identifying:
+            held = operator.temperature_within(0.5) or not self.wiring.leases.free("tec.target")
+            target_c = self.wiring.config.control.tec_target_c
+            yield "temperature-not-held", None if held else f"not within 0.5 K of {target_c:g} C"
+
+    # the link
+
+    def _follow(self, now_s: float) -> None:
+        """Whether light comes is known while batches are counted, and stays known until others are."""
+        status = self.wiring.engine.status
+        if status.batches != self._batches:
+            self._batches, self._moved_s = status.batches, now_s
+            if status.phase is Phase.KEYING:
+                self._dark = "" if status.sifted_bps > 0.0 else "no detections in the gates while keys are sent"
+        elif status.phase is not Phase.KEYING:
+            self._moved_s = now_s
+        if NO_SYNC in status.why and status.phase is not Phase.KEYING:
+            self._dark = self._dark or status.why
+
+    def _link(self) -> Seen:
+        door, status, service = self.wiring.door, self.wiring.engine.status, self.operator.in_service
+        yield "uplink-away", None if door.uplink_connected else "uplink is not connected to core"
+        yield "broker-away", None if door.broker_connected else "uplink reports no connection to the broker"
+        connected = door.channel.connected and status.phase not in (Phase.OFFLINE, Phase.HANDSHAKE)
+        yield "peer-away", None if connected else f"{status.phase}: {status.why}"
+        yield "pools-differ", self._heard.pools or None
+        if not self._receiver:
+            return
+        yield "phase-fault", self.operator.latches().get("phase")
+        if service and status.wanted and status.peer_ready:
+            yield "no-light", self._dark or None
+        yield from self._phase(status.phase)
+        yield "qber-high", self._heard.qber or None
+
+    def _phase(self, phase: Phase) -> Seen:
+        lock, activity = self.wiring.lock, self.wiring.life.activity
+        if activity is Activity.LOCKING and self.wiring.life.why("activity").startswith("phase"):
+            yield "phase-lost", self.wiring.life.why("activity")
+        elif self.operator.in_service and phase is Phase.KEYING and lock is not None:
+            yield "phase-lost", f"the lock is {lock.stage}" if lock.stage in NOT_IN_PHASE else None
+
+    def _detectors(self, now_s: float) -> Seen:
+        if not self._receiver:
+            return
+        latches = self._heard.latches
+        while latches and now_s - latches[0] > LATCH_WINDOW_S:
+            latches.popleft()
+        many = len(latches) >= MOST_LATCHES
+        yield "detectors-latching", f"detector {self._heard.latched}: reset again and again" if many else None
+
+    # keys
+
+    def _keys(self, now_s: float) -> Seen:
+        status, upkeep = self.wiring.engine.status, self.operator.upkeep
+        if upkeep is not None:
+            failing = upkeep.failing
+            named = "; ".join(dict.fromkeys(failing.values()))
+            yield "upkeep-degraded", f"{', '.join(sorted(failing))}: {named}" if failing else None
+        yield "pool-low", "few rounds of authentication key are left" if status.pool_low else None
+        yield "keys-refused", "; ".join(self._heard.refusing.values()) or None
+        if not self._wanted():
+            yield "no-keys", None
+        elif self.operator.in_service:
+            yield "no-keys", self._why_no_keys(now_s)
+
+    def _wanted(self) -> bool:
+        """Keys are wanted, and nobody has said why there are none: the far module tells its own reasons itself."""
+        wiring, status = self.wiring, self.wiring.engine.status
+        if wiring.life.administrative is Administrative.LOCKED or not wiring.keys_wanted or wiring.leases.any():
+            return False
+        told = not status.peer_ready or (not self._receiver and bool(self._dark or self._heard.qber))
+        return not told
+
+    def _why_no_keys(self, now_s: float) -> str | None:
+        status = self.wiring.engine.status
+        if self._heard.barren >= BARREN_BLOCKS:
+            return f"block after block gives no key: {self._heard.why_barren}"
+        if status.phase is not Phase.KEYING:
+            return self.wiring.why_no_keys() or f"{status.phase}: {status.why}"
+        if now_s - self._moved_s > STALLED_S:
+            return "nothing is sifted although keys are sent"
+        return None
+
+    def _event(self, entry: dict[str, Any]) -> None:
+        heard, why = self._heard, str(entry.get("why", ""))
+        match entry["event"]:
+            case "detector.latched":
+                heard.latches.append(self.wiring.clock.monotonic())
+                heard.latched = str(entry["detectors"])
+            case "block.kept":
+                heard.qber, heard.pools, heard.barren = "", "", 0
+            case "block.aborted" if BY_CONTENT.search(why):
+                heard.barren, heard.why_barren = heard.barren + 1, why
+                heard.qber = why if BY_QBER.search(why) else heard.qber
+            case "pool.differs":
+                heard.pools = why
+            case "key.acknowledged":
+                heard.refusing.pop(str(entry["recipient"]), None)
+            case "key.refused":
+                heard.refusing[str(entry["recipient"])] = f"{entry['recipient']}: {why}"
+
+    # the host
+
+    def _host(self, now_s: float) -> dict[str, str | None]:
+        synchronised = self.wiring.clock.utc_synchronised()
+        clock = None if synchronised else "nothing on this host says that the clock is synchronised"
+        if self._slow_s is None or now_s - self._slow_s >= SLOW_S:
+            self._slow_s = now_s
+            self._slow = {"disk-filling": self._disk(), "outbox-backlog": self._backlog(), **self._store()}
+        return {"clock-unsynchronised": clock, **self._slow}
+
+    def _was(self, id: str) -> bool:
+        return self._slow.get(id) is not None
+
+    def _disk(self) -> str | None:
+        where, was = self.wiring.config.module.state_dir, self._was("disk-filling")
+        free, total = self.free(where)
+        if free >= max(DISK_BYTES[was], DISK_SHARE[was] * total):
+            return None
+        return f"less than {max(DISK_BYTES[0], DISK_SHARE[0] * total) / (1 << 20):.0f} MiB are free in {where}"
+
+    def _backlog(self) -> str | None:
+        counts, was = self.wiring.outbox.counts(), self._was("outbox-backlog")
+        waiting = sum(n for name, n in counts.items() if name.endswith("_waiting"))
+        return None if waiting < OUTBOX_ROWS[was] else f"more than {OUTBOX_ROWS[1]} messages wait to be sent"
+
+    def _store(self) -> dict[str, str | None]:
+        limit, was = self.wiring.config.keys.store_limit, self._was("key-store-full")
+        full = self.store.waiting() >= STORE_SHARE[was] * limit
+        why = f"more than {STORE_SHARE[1]:.0%} of {limit} keys wait for delivery; at {limit} no more are made"
+        return {"key-store-full": why if full else None}

@@ -24,6 +24,7 @@ from benchmarks.rig import Pair, pair, scenario
 from calibration.context import CalibrationContext
 from calibration.record import Record
 from drivers.errors import DriverError
+from qmodd.app.phase import times
 from qmodd.control.feed_forward import Tuning
 from qmodd.control.ledger import LockLedger
 from qmodd.control.loop import Loop, Scheduler
@@ -66,7 +67,7 @@ class LockScenario:
     pilot_every: int = 0
     pilot_gain_db: float = 10.0
     ballast: bool = False
-    period_s: float = 1.0
+    period_s: float = 0.25
     batch_s: float = BATCH_S
     crosstalk: bool = True
 
@@ -185,14 +186,15 @@ class LockRig:
     def config(self) -> PhaseLockConfig:
         """As the daemon's, with the limits of its shipped configuration."""
         s = self.scenario
+        dwell_s, fresh_s = times(s.period_s, s.batch_s)
         return PhaseLockConfig.of(
             self.context.record("arm_phase"),
             self.heater.low_rad,
             self.heater.high_rad,
             period_s=s.period_s,
             pilot=s.pilot_every > 0,
-            dwell_s=max(s.period_s, 5.0 * s.batch_s),
-            fresh_s=1.5 * s.period_s + 4.0 * s.batch_s,
+            dwell_s=dwell_s,
+            fresh_s=fresh_s,
         )
 
     def _arm_phase(self) -> Record:

@@ -48,19 +48,23 @@ def live_counts(counts: Array, slots: float, tau_slots: float) -> Array:
 class Pairs:
     """Pairs of clicks of one detector by slots between them and bins between their places in the slot.
 
-    counts: (LAST, 2 reach + 1), rows 1 to LAST slots; at_s: time between the two, the same shape.
+    counts: (LAST, 2 reach + 1), rows 1 to LAST slots; at_s: time between the two, the same shape; rate_hz: counts/s
+    while they were taken, weighted by pairs.
     """
 
     counts: Array
     at_s: Array
-    seconds: float
+    rate_hz: float
 
     @property
     def total(self) -> float:
         return float(self.counts.sum())
 
     def add(self, other: Pairs) -> Pairs:
-        return Pairs(self.counts + other.counts, self.at_s, self.seconds + other.seconds)
+        """Of another time, also at another rate."""
+        both = max(self.total + other.total, 1.0)
+        rate = (self.total * self.rate_hz + other.total * other.rate_hz) / both
+        return Pairs(self.counts + other.counts, self.at_s, rate)
 
 
 def pairs_of(t: npt.NDArray[np.int64], period_ps: float, bin_ps: float, reach: int, seconds: float) -> Pairs:
@@ -77,7 +81,7 @@ def pairs_of(t: npt.NDArray[np.int64], period_ps: float, bin_ps: float, reach: i
         inside = (slots >= 1) & (slots <= LAST) & (np.abs(bins) <= reach)
         np.add.at(counts, (slots[inside].astype(int) - 1, bins[inside].astype(int) + reach), 1.0)
     at = np.arange(1, LAST + 1)[:, None] * period_ps + np.arange(-reach, reach + 1)[None, :] * bin_ps
-    return Pairs(counts, np.asarray(at * 1e-12), seconds)
+    return Pairs(counts, np.asarray(at * 1e-12), len(t) / seconds)
 
 
 @dataclass(frozen=True)
@@ -117,22 +121,15 @@ def fit_dead_time(pairs: Pairs, dead_range_s: tuple[float, float], recovery_rang
             if cost < best:
                 start, best = np.array([dead, recovery]) * 1e9, cost
 
-    # Right after the dead time nothing can have come between, later a third click may: up to 1 % more than far away.
+    slot_s = float(pairs.at_s[0].mean())
+
     def model(p: Array) -> Array:
-        lively = awake(at, p[0] * 1e-9, p[1] * 1e-9)
-        return np.asarray(base * lively * (1.0 + p[2] * np.exp(-((at * 1e9 / (2.0 * p[0])) ** 2))))
+        between = _between(p[0] * 1e-9, p[1] * 1e-9, pairs.rate_hz, slot_s)
+        return np.asarray(base * awake(at, p[0] * 1e-9, p[1] * 1e-9) * np.interp(at, *between))
 
-    expected = model(np.append(start, 0.0))
+    expected = model(start)
     sigma = np.sqrt(np.maximum(expected, 1.0) + noise * np.square(expected / np.maximum(base, 1e-9)))
-    rate = pairs_rate(pairs)
-
-    def bound(p: Array) -> Array:
-        return np.append(model(p) / sigma, (p[2] - rate * (p[0] + p[1]) * 1e-9) / 0.01)
-
-    wanted = np.append(seen / sigma, 0.0)
-    fit = judged(
-        gauss_newton(bound, np.append(start, 0.0), wanted, np.ones(len(wanted)), absolute=True), "pairs of clicks"
-    )
+    fit = judged(gauss_newton(model, start, seen, sigma, absolute=True), "pairs of clicks", bounded=True)
     dead, recovery = (float(v) * 1e-9 for v in fit.parameters[:2])
     for name, value, (low, high) in (("dead time", dead, dead_range_s), ("recovery", recovery, recovery_range_s)):
         if not low <= value <= high:
@@ -144,13 +141,24 @@ def fit_dead_time(pairs: Pairs, dead_range_s: tuple[float, float], recovery_rang
         fit.covariance[:2, :2] * 1e-18,
         at,
         seen / safe,
-        np.asarray(fit.residuals[:-1] * sigma / safe),
+        np.asarray(fit.residuals / safe),
         fit.reduced_chi2,
     )
 
 
-def pairs_rate(pairs: Pairs) -> float:
-    """Counts/s of the detector while the pairs were taken: from pairs far apart, N = rate^2 T seconds."""
-    per_slot = float(pairs.counts[FIRST_ALIVE:].mean(axis=0).sum())
-    slot_s = float(pairs.at_s[0].mean())
-    return float(np.sqrt(per_slot / max(pairs.seconds * slot_s, 1e-30)))
+def _between(dead_s: float, recovery_s: float, rate_hz: float, slot_s: float) -> tuple[Array, Array]:
+    """(times, factor) by which pairs are more than far ones where both are awake.
+
+    Right after the dead time no third click can have come between and blinded the detector, later one may: the renewal
+    density of a detector with this dead time, slot by slot, over what the awake share alone would give.
+    """
+    alive = awake(slot_s * np.arange(LAST + 1), dead_s, recovery_s)
+    p = rate_hz * slot_s / max(1.0 - rate_hz * (dead_s + recovery_s - 0.5 * slot_s), 0.3)
+    first = p * alive * np.concatenate([[1.0], np.cumprod(1.0 - p * alive)[:-1]])
+    density = np.zeros(LAST + 1)
+    for k in range(1, LAST + 1):
+        density[k] = first[k] + float(first[1:k] @ density[k - 1 : 0 : -1])
+    far = float(density[FIRST_ALIVE:].mean())
+    awake_at = alive > 0.02
+    times = slot_s * np.arange(LAST + 1)[awake_at]
+    return times, np.asarray(density[awake_at] / alive[awake_at] / far)

@@ -94,7 +94,7 @@ class ControlSection(_Section):
     tec_kp_a_per_k: Annotated[float, Field(gt=0.0, le=20.0)] = 1.9
     tec_ti_s: Annotated[float, Field(gt=0.1, le=1000.0)] = 4.4
     slow_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
-    phase_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
+    phase_period_s: Annotated[float, Field(ge=0.1, le=60.0)] = 0.25
     # The same while the transmitter sends a pilot.
     pilot_period_s: Annotated[float, Field(ge=0.02, le=60.0)] = 0.1
     # Below this the phase may count as locked; above it for longer than the dwell it may not.

@@ -24,11 +24,12 @@ from rich.live import Live
 
 from qmodd.clock import Clock, SystemClock
 from qmodd.crypto.suites import BadKeyFile
+from qmodd.ctl_alarms import add_alarm_parser, alarms_in, show_alarms
 from qmodd.ctl_errors import CtlError
 from qmodd.ctl_lab import LAB, Desk, add_lab_parsers, show_calibrations
 from qmodd.ctl_view import in_order, status_view
 from qmodd.identity import ClientFiles, sign_request
-from qmodd.messages import ROOT, Alive, CalibrationRecord, Progress, Reply, Request, RequestBody
+from qmodd.messages import ROOT, Alarm, Alive, CalibrationRecord, Progress, Reply, Request, RequestBody
 from qmodd.randomness import Randomness, SystemRandomness
 from qmodd.uplink.mqtt_link import NO_MATCHING_SUBSCRIBERS, BrokerSettings, Link, LinkDown, open_link
 from qmodd.uplink.topics import Topics, module_of
@@ -52,7 +53,9 @@ class ModuleView:
             out[name] = state.get(name, {}).get("value", "unknown")
             out[f"{name}_why"] = state.get(name, {}).get("why", "")
         out["inhibited"] = state.get("inhibited", [])
-        out["alarms"] = sorted(t.removeprefix("alarm/") for t in self.said if t.startswith("alarm/"))
+        # A shelved alarm is one that a person has decided not to be told of for a while.
+        alarms = {t.removeprefix("alarm/"): v for t, v in self.said.items() if t.startswith("alarm/")}
+        out["alarms"] = sorted(id for id, v in alarms.items() if not (isinstance(v, dict) and v.get("shelved_until")))
         out["telemetry"] = {t.removeprefix("telemetry/"): v for t, v in self.said.items() if t.startswith("telemetry/")}
         return out
 
@@ -129,6 +132,13 @@ class Ctl:
 
     async def status(self, module: str | None) -> list[dict[str, Any]]:
         """What is retained, of one module or all. Raises LinkDown, CtlError when the module is not known there."""
+        return [v.summary() for _, v in sorted((await self._views(module)).modules.items())]
+
+    async def alarms(self, module: str) -> list[Alarm]:
+        """Active alarms of one module, the gravest first. Raises LinkDown, CtlError as `status` does."""
+        return alarms_in((await self._views(module)).modules[module].said)
+
+    async def _views(self, module: str | None) -> Views:
         views = Views()
         async with self._link() as link:
             await link.subscribe(*(f"{ROOT}/{module or '+'}/{t}" for t in ("alive", "state", "alarm/+")))
@@ -141,7 +151,7 @@ class Ctl:
                 pass  # quiet: everything retained has come
         if module is not None and module not in views.modules:
             raise CtlError(3, f"the broker knows no module {module}")
-        return [v.summary() for _, v in sorted(views.modules.items())]
+        return views
 
     async def calibrations(self, module: str) -> dict[str, CalibrationRecord]:
         """Active records of one module, by name, as they are retained. Raises LinkDown; CtlError for none."""
@@ -253,6 +263,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("module")
         one.add_argument("command")
         one.add_argument("arguments", nargs="*", metavar="KEY=VALUE")
+    add_alarm_parser(commands, common)
     add_lab_parsers(commands, common)
     return top
 
@@ -289,6 +300,8 @@ async def _run(arguments: argparse.Namespace, errors: Console) -> int:
         with Live(console=out, refresh_per_second=4, auto_refresh=not arguments.json) as live:
             await ctl.watch(arguments.module, lambda views, serial: _show_change(views, serial, arguments.json, live))
         return 0
+    if arguments.what == "alarms":
+        return show_alarms(await ctl.alarms(arguments.module), arguments.json, out, ctl.clock.utc())
     if arguments.what == "calibrations" and not arguments.diff and not arguments.rollback:
         return show_calibrations(await ctl.calibrations(arguments.module), arguments.json, out, ctl.clock.utc())
     if arguments.identity is None:

@@ -16,6 +16,9 @@ from typing import Any
 
 from qmodd.clock import Clock
 
+# Characters of a reason, of the 500 that a message has room for.
+LONGEST_WHY = 480
+
 
 class Administrative(StrEnum):
     UNLOCKED = "unlocked"
@@ -111,6 +114,8 @@ class LifeCycle:
         return out
 
     def _set(self, name: str, value: str, why: str) -> None:
+        # A reason may quote another module's, which quotes its own: what is published has room for so much.
+        why = why[:LONGEST_WHY]
         old = self._fields[name]
         if (old.value, old.why) == (value, why):
             return

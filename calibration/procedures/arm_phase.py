@@ -23,7 +23,7 @@ from calibration.procedures.tags import BRIGHT_RATE, choose_scale, illuminate, t
 from calibration.receiver_optics import Reading
 from calibration.record import Record, as_matrix
 
-READ_S, FINAL_S, CHECK_S = 0.1, 0.2, 0.1
+READ_S, CHECK_S = 0.1, 0.1
 # The die is three lags behind after this, and the lag is in the model.
 SETTLE_S, BALANCED_S = 0.15, 0.01
 MARGINS = (0.3, 0.2, 0.1, 0.05, 0.02)
@@ -65,10 +65,12 @@ class ArmPhase(Procedure):
             await walk.sweep(lambda f: self.report(context, 0.9 * f))
             first = walk.fit()
             power, _, _ = first.power_for(pi, walk.top, MARGINS)
+            # Where the fringe is steep, on both sides of the set point: at it the readings say next to nothing.
+            for side in (-0.5, 0.5):
+                await walk.read_at(min(max(power + side * first.settled_w, 0.0), walk.top))
             await walk.go(power)
             await context.sleep(context.settings.die_settle_s)
-            await walk.take(FINAL_S)
-            fit = walk.fit()
+            fit = walk.fit(power)
             power, order, margin = fit.power_for(pi, walk.top, MARGINS)
             await walk.go(power)
             await context.settle()
@@ -181,11 +183,14 @@ class _Walk:
         self.before_w = sum(self.now.values())
         await self.context.sleep(WARM_S)
         for n, k in enumerate(ZIGZAG):
-            await self.go(float(powers[k]))
-            await self.context.sleep(BALANCED_S if self.ballast else SETTLE_S)
-            await self.take(READ_S)
+            await self.read_at(float(powers[k]))
             if callable(done):
                 done((n + 1) / len(powers))
+
+    async def read_at(self, watts: float) -> None:
+        await self.go(watts)
+        await self.context.sleep(BALANCED_S if self.ballast else SETTLE_S)
+        await self.take(READ_S)
 
     async def take(self, seconds: float) -> None:
         found, at = [], []
@@ -199,7 +204,8 @@ class _Walk:
         self.set_s.append(self.changed_s)
         self.at_s.append((at[0], at[1]))
 
-    def fit(self) -> PhaseFit:
+    def fit(self, final_w: float | None = None) -> PhaseFit:
+        """For now, the heater at `final_w`; without, where it was last."""
         powers = np.array([p["phase"] for p in self.powers])
         others = np.array([[p[n] for n in self.beside] for p in self.powers])
         near = np.array([self.row[self.matrix.index(n)] for n in self.beside])
@@ -207,18 +213,23 @@ class _Walk:
         for k, (_, _, sign) in enumerate(STATES):
             value, sigma = (np.array(c) for c in zip(*(s[k].mean_interference() for s in self.seen), strict=True))
             series.append(Series(sign, value, sigma, np.array([a[k] for a in self.at_s])))
-        sums = np.zeros(len(powers)) if self.ballast else powers + others.sum(axis=1)
+        now = np.array([self.now[n] for n in self.beside])
+        sums, set_s = powers + others.sum(axis=1), np.array(self.set_s)
+        ends = np.append(sums, sum(self.now.values())), np.append(set_s, self.changed_s)
+        if self.ballast:
+            ends = np.zeros(len(powers) + 1), ends[1]
         return PhaseSweep(
             self.context,
             powers,
-            sums,
-            np.array(self.set_s),
-            others @ near,
+            ends[0],
+            ends[1],
+            (others - now) @ near,
             series,
             0.0 if self.ballast else self.before_w,
             self.common,
             max(self.common_sigma, 1e-3 * abs(self.common)),
             self.context.clock.monotonic(),
+            float(powers[-1]) if final_w is None else final_w,
         ).solved()
 
     def efficiencies(self) -> tuple[float, float]:

@@ -60,6 +60,8 @@ class Crosstalk(Procedure):
         value["cross_w"] = _cross(context, float(powers[SHUTTER]), float(p_pi[SHUTTER]))
         value["margin"] = solution.margin
         await self._set(context, value)
+        # The solution holds for a die that has followed the new sum.
+        await context.sleep(context.settings.die_settle_s)
         seen = await _verify(context)
         value |= seen
         _must_be_set(seen)

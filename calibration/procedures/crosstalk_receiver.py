@@ -155,6 +155,7 @@ def sweep_of(context: CalibrationContext, powers: Array, seen: dict[str, Array],
         DIE_RAD_PER_W,
         DIE_RELATIVE * DIE_RAD_PER_W,
         context.clock.monotonic(),
+        float(powers[order[-1]]),
     )
 
 

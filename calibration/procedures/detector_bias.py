@@ -130,7 +130,8 @@ class DetectorBias(Procedure):
                 raise CalibrationRefused(
                     self.name,
                     f"detectors dx0 and dx1 are exchanged: with only {DETECTORS[own]} biased, {DETECTORS[other]} gives "
-                    f"{rates[other]:.0f} counts/s and {DETECTORS[own]} {rates[own]:.0f}",
+                    f"{rates[other]:.0f} counts/s and {DETECTORS[own]} {rates[own]:.0f}; ten times its own and 1000 "
+                    "is the limit",
                 )
         await context.need_detectors().set_bias([probe] * 3)
         await context.settle()

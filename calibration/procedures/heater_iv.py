@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from calibration.broken import heater_fault, heater_volts
 from calibration.context import CalibrationContext, CalibrationRefused
 from calibration.fit import Array, Resistance, fit_resistance
 from calibration.names import HEATER_MONITOR, HEATERS
@@ -38,7 +39,7 @@ def heaters_of(context: CalibrationContext) -> tuple[str, ...]:
 class HeaterIV(Procedure):
     """R(P) = R0 (1 + rho P) of all heaters (reference control B1, pair A6.1).
 
-    Names the heater that is open, shorted, or whose current the supply does not see.
+    Names the heater that is open, shorted, whose source is stuck, or whose current the supply does not see.
     """
 
     name: ClassVar[str] = "heater_iv"
@@ -125,16 +126,13 @@ class HeaterIV(Procedure):
         return currents, voltages, (ends[0], ends[1])
 
     async def _volts(self, context: CalibrationContext, samples: int) -> float:
-        seen = (await context.adc.read_volts(samples))[HEATER_MONITOR]
-        return seen * context.settings.heater_monitor_divider
+        return await heater_volts(context, samples)
 
     async def _diagnose(self, context: CalibrationContext, channel: str, amperes: float, volts: float) -> None:
         low, high = context.settings.heater_resistance_ohm
-        seen = f"{volts:.3f} V at {amperes * 1e3:.1f} mA, {volts / amperes:.0f} ohm"
-        if channel in await context.heaters.open_circuits() or volts / amperes > high:
-            raise CalibrationRefused(self.name, f"heater {channel!r} is open: {seen}; {high:.0f} ohm is the limit")
-        if volts / amperes < low:
-            raise CalibrationRefused(self.name, f"heater {channel!r} is shorted: {seen}; {low:.0f} ohm is the limit")
+        good = low <= volts / amperes <= high and channel not in await context.heaters.open_circuits()
+        if not good and (why := await heater_fault(context, channel, amperes, volts)):
+            raise CalibrationRefused(self.name, why)
 
     async def check(self, context: CalibrationContext, record: Record) -> CheckResult | None:
         """The heaters that are powered now, as they are: nothing is moved."""

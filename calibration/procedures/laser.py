@@ -79,7 +79,10 @@ class LaserOn(Procedure):
         seen = (await context.photocurrents("pa6"))["pa6"]
         if not reading.emitting:
             raise CalibrationRefused(
-                self.name, f"no emission (status 0x{reading.status:04X}, {', '.join(reading.alarms) or 'no alarm'})"
+                self.name,
+                f"no emission: the laser reads {reading.power_dbm:.2f} dBm with {power_dbm:.1f} dBm set and on "
+                f"(status 0x{reading.status:04X}, {', '.join(reading.alarms) or 'no alarm'}), tap pa6 {seen:.2g} A; "
+                f"{LIVE_A:.0e} A is the least",
             )
         if seen < LIVE_A:
             raise CalibrationRefused(

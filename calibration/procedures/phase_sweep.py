@@ -110,9 +110,9 @@ class PhaseFit:
 
 @dataclass(frozen=True)
 class PhaseSweep:
-    """Readings in the order of time. powers (k,) of the heater; sum_w: of all heaters; other_rad (k,): turn by the
-    other heaters, known; set_s: when each was set; before_w: heater sum before the first; end_s: the time that the
-    result is for."""
+    """Readings in the order of time. powers (k,) of the heater; other_rad (k,): turn by the other heaters against the
+    end, known; sum_w and set_s: sums of all heaters, and since when, also after the last reading; before_w: the sum
+    before the first; end_s: the time that the result is for, final_w: the heater's power then."""
 
     context: CalibrationContext
     powers: Array
@@ -124,6 +124,7 @@ class PhaseSweep:
     die_rad_per_w: float
     die_sigma: float
     end_s: float
+    final_w: float
 
     def solved(self, start: Array | None = None) -> PhaseFit:
         """Raises FitRefused."""
@@ -150,7 +151,7 @@ class PhaseSweep:
             fit.parameters,
             np.asarray(fit.covariance + true_watts),
             fit.covariance,
-            float(self.powers[-1]),
+            self.final_w,
             values,
             fit.reduced_chi2,
         )
@@ -181,14 +182,14 @@ class PhaseSweep:
         settled = pi / rough.x_pi
         own = pi / (settled - self.die_rad_per_w) if settled > 2.0 * self.die_rad_per_w else rough.x_pi
         # The die's part is taken against the end: where the heater was at the end, both laws agree.
-        phi0 = rough.phi0_rad + pi * float(self.powers[-1]) * (1.0 / rough.x_pi - 1.0 / own)
+        phi0 = rough.phi0_rad + pi * self.final_w * (1.0 / rough.x_pi - 1.0 / own)
         v = min(rough.offset * rough.visibility, 1.0)
         return np.array([v, phi0, own, self.die_rad_per_w, 0.0, 0.0, 0.0])
 
     def _phase(self, q: Array, powers: Array) -> Array:
         """At every reading of all series, (n k,)."""
         ago, n = self.at_s - self.end_s, len(self.series)
-        own = q[PHI0] + pi * powers / q[P_PI] + self.other_rad - self.other_rad[-1]
+        own = q[PHI0] + pi * powers / q[P_PI] + self.other_rad
         return np.asarray(np.tile(own, n) + q[DIE] * self.felt + q[DRIFT] * ago + 0.5 * q[BEND] * ago**2)
 
     @cached_property
@@ -202,7 +203,7 @@ class PhaseSweep:
         """Cholesky factor of the readings' covariance: noise, the walk until the end, the die's lag and wander."""
         n, k = len(self.series), len(self.powers)
         ago = self.end_s - np.maximum.outer(self.at_s, self.at_s)
-        behind = np.tile(self.sum_w, n) - self.lagged[:-1]
+        behind = np.tile(self.sum_w[:k], n) - self.lagged[:-1]
         same = np.tile(np.eye(k), (n, n))
         lag = LAG_SHARE * q[DIE] * behind
         phase = WALK_RAD_PER_ROOT_S**2 * ago + same * (WANDER_RAD**2 + np.outer(lag, lag))

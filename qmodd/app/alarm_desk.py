@@ -88,9 +88,11 @@ class AlarmDesk:
     # what is seen
 
     def observe(self, seen: Mapping[str, str | None]) -> None:
-        """One look at all conditions that can be judged now: the reason, or None where there is nothing wrong. What is
-        not in `seen` stays as it is."""
+        """One look at all conditions that can be judged now: the reason, or None where there is nothing wrong. An alarm
+        that is not in `seen` stays; what was not an alarm yet begins anew when it is seen again."""
         now, changes = self.now(), list[Change]()
+        unknown = [id for id, (on, _) in self._told.items() if on and id not in seen and not self.alarms.raised(id)]
+        seen = {**seen, **dict.fromkeys(unknown)}
         for id, why in seen.items():
             told = (why is not None, (why or "")[:MOST_WHY])
             # What is well and was well needs no look; it is most of the catalogue most of the time.

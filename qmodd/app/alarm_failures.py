@@ -16,7 +16,7 @@ from qmodd.safety import WatchdogStarved
 # What a reason says, whatever kind of error carries it. A loop that gives up hands on its reason as text only.
 SAID = (
     (re.compile(r"interlock (loop )?is open|interlock loop"), "interlock-open"),
-    (re.compile(r"heater .*: open circuit"), "heater-open"),
+    (re.compile(r"heater .*(: open circuit| is open:)"), "heater-open"),
     (re.compile(r"does not emit|no emission|fatal alarm after enabling"), "laser-dark"),
     (re.compile(r"latched \d+ times within"), "detectors-latching"),
 )

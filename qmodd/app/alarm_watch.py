@@ -33,6 +33,9 @@ DISK_SHARE, DISK_BYTES = (0.05, 0.08), (256 << 20, 512 << 20)
 STORE_SHARE, OUTBOX_ROWS = (0.9, 0.8), (2000, 500)
 # Resets of latched detectors within the window that are more than chance.
 MOST_LATCHES, LATCH_WINDOW_S = 3, 60.0
+# Of the usual clicks in the gates: below this nothing can be used; clicks that a batch must lead one to expect; and how
+# fast the usual is learnt, a look.
+DARK_SHARE, LEAST_CLICKS, USUAL_GAIN = 0.05, 20.0, 0.05
 # Blocks in a row that gave no key.
 BARREN_BLOCKS = 3
 # A run in which nothing moves for so long makes no keys, whatever its phase is called.
@@ -54,6 +57,11 @@ def disk_free(path: Path) -> tuple[int, int]:
     """Free and all bytes of the file system that holds `path`."""
     usage = shutil.disk_usage(path)
     return usage.free, usage.total
+
+
+def boundless(path: Path) -> tuple[int, int]:
+    """A file system without end, for simulated time."""
+    return 1 << 60, 1 << 60
 
 
 @dataclass
@@ -83,6 +91,8 @@ class AlarmWatch:
     _slow_s: float | None = None
     _batches: int = 0
     _moved_s: float = 0.0
+    _counted: int = 0
+    _usual: float = 0.0
     _dark: str = ""
 
     def __post_init__(self) -> None:
@@ -148,12 +158,26 @@ class AlarmWatch:
         status = self.wiring.engine.status
         if status.batches != self._batches:
             self._batches, self._moved_s = status.batches, now_s
-            if status.phase is Phase.KEYING:
-                self._dark = "" if status.sifted_bps > 0.0 else "no detections in the gates while keys are sent"
+            if not self._receiver and status.phase is Phase.KEYING:
+                self._dark = "" if status.sifted_bps > 0.0 else "the receiver tells of no detections"
         elif status.phase is not Phase.KEYING:
             self._moved_s = now_s
+        if status.counted != self._counted and status.phase is Phase.KEYING:
+            self._counted = status.counted
+            self._light(status.clicks_per_slot, status.counted_slots)
         if NO_SYNC in status.why and status.phase is not Phase.KEYING:
             self._dark = self._dark or status.why
+
+    def _light(self, clicks_per_slot: float, slots: int) -> None:
+        """By what falls into the gates, against what is usual: dark counts do so as well. A batch of which too little
+        could be counted says nothing."""
+        if slots * max(self._usual, clicks_per_slot) < LEAST_CLICKS:
+            return
+        if clicks_per_slot < DARK_SHARE * self._usual:
+            self._dark = f"less than {DARK_SHARE:.0%} of the usual detections in the gates while keys are sent"
+            return
+        self._dark = ""
+        self._usual += (clicks_per_slot - self._usual) * (USUAL_GAIN if self._usual else 1.0)
 
     def _link(self) -> Seen:
         door, status, service = self.wiring.door, self.wiring.engine.status, self.operator.in_service

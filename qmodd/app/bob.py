@@ -32,6 +32,7 @@ LIGHT_ANSWER_S = 5.0
 # The lock follows what the die does within this; beyond it the fringe itself moves too fast.
 LOCK_K = 0.1
 FOUND = "phase found again"
+LATCHED = "detector latched"
 
 
 @dataclass
@@ -82,6 +83,7 @@ class BobOperator(Operator):
 
     def add_loops(self, scheduler: Scheduler, module: Module, context: CalibrationContext) -> None:
         self.add_tec_loop(scheduler, module, context)
+        self._forget_flags()
         self.phase, self._blind = None, ""
         self.wiring.leases.own(OUTPUT, OWNER)
         watch = LatchWatch(module.detectors, lambda: self._working_bias(context), self._latched, asyncio.sleep)
@@ -93,6 +95,12 @@ class BobOperator(Operator):
                 await self._phase_step(now_s)
 
         self.wiring.add_loop(scheduler, "interferometer phase", self.wiring.config.control.phase_period_s, slow)
+
+    def _forget_flags(self) -> None:
+        """What the session before kept out of the key ends with it: the next one looks anew before it makes keys."""
+        if self.phase is not None:
+            self.phase.loop.clear_flags()
+        self.wiring.engine.clear_flag(LATCHED)
 
     async def serve(self, module: Module, context: CalibrationContext) -> None:
         life = self.wiring.life
@@ -190,13 +198,12 @@ class BobOperator(Operator):
 
     def _latched(self, latched: bool, names: str) -> None:
         """What a latched detector sees stays out of the key: a bias fact, not one of the block's own errors."""
-        reason = "detector latched"
         self._blind = f"detector {names} has latched" if latched else ""
         if latched:
-            self.wiring.engine.flag_interval(reason, since_s=2.0 * self.wiring.heartbeat_s)
+            self.wiring.engine.flag_interval(LATCHED, since_s=2.0 * self.wiring.heartbeat_s)
             self.wiring.events.record("detector.latched", {"detectors": names})
         else:
-            self.wiring.engine.clear_flag(reason)
+            self.wiring.engine.clear_flag(LATCHED)
 
     # losing the phase, and finding it again
 

@@ -15,7 +15,7 @@ from calibration.store import RecordStore
 from drivers.bus.libraries import Libraries
 from drivers.bus.pool import BusPool
 from qmodd import __version__
-from qmodd.app.alarm_watch import AlarmWatch
+from qmodd.app.alarm_watch import AlarmWatch, boundless, disk_free
 from qmodd.app.alice import AliceOperator
 from qmodd.app.bob import BobOperator
 from qmodd.app.commands import handlers
@@ -102,7 +102,9 @@ class Core:
         self._make_door()
         self._make_engine()
         self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store)
-        self.alarm_watch = AlarmWatch(self.wiring, self.operator, self.store)
+        # The host's disk is no part of a simulated world: two runs of a seed must not differ by it.
+        free = disk_free if self.injected.durable else boundless
+        self.alarm_watch = AlarmWatch(self.wiring, self.operator, self.store, free)
 
     def _raw_in_force(self) -> set[str]:
         return {r.raw_sha256 for n in self.records.names() if (r := self.records.active(n)) is not None}

@@ -24,6 +24,7 @@ from qmodd.app.temperature import PERIOD_S, tec_loop
 from qmodd.app.upkeep import Upkeep
 from qmodd.app.wiring import Wiring
 from qmodd.control.loop import Scheduler
+from qmodd.control.parts import PartsWatch
 from qmodd.control.thermal import TecLoop
 from qmodd.lifecycle import Activity, Administrative, Operational
 from qmodd.module import Module
@@ -37,6 +38,8 @@ SAFE_DEADLINE_S = 0.8
 GOOD_SESSION_S = 60.0
 WARM_UP_S = 300.0
 WARM_K = 0.1
+# Every part is looked at this often in service: before the loops that a broken one upsets give up.
+PARTS_PERIOD_S = 1.0
 # Passing through on the way up does not count.
 WARM_FOR_S = 2.5
 
@@ -240,6 +243,7 @@ class Operator(ABC):
         life.set_activity(Activity.SELFTEST, "quick check of read-back, rails and known answers")
         self.wiring.publish_selftest(await quick_selftest(module))
         self.add_heartbeats(scheduler, module)
+        self._add_parts_watch(scheduler, context)
         life.set_activity(Activity.CALIBRATING, "bringing the chip to temperature")
         await self.warm_up()
         life.set_activity(Activity.CALIBRATING, "walking the calibration graph")
@@ -290,6 +294,13 @@ class Operator(ABC):
         for name, period_s, read in self.wiring.heartbeats(module):
             self.wiring.add_heartbeat(scheduler, f"bus {name}", period_s, read)
         self.wiring.add_loop(scheduler, "leases", 0.5, self.wiring.leases.step)
+
+    def _add_parts_watch(self, scheduler: Scheduler, context: CalibrationContext) -> None:
+        async def broken(why: str) -> None:
+            self._end_session(LoopGaveUp(f"loop parts: {why}"))
+
+        watch = PartsWatch(context, lambda: self.in_service, self.walking, broken)
+        self.wiring.add_loop(scheduler, "parts", PARTS_PERIOD_S, watch.step)
 
     async def _interrupted(self) -> None:
         raise await self._interrupt.get()

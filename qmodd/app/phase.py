@@ -23,14 +23,25 @@ OWNER = "loop interferometer phase"
 LEDGER_FILE, FAULT_FILE = "phase_ledger.jsonl", "phase_fault.json"
 # Batches without any pilot for this long: the transmitter sends none.
 NO_PILOT_S = 5.0
+# Counts are put together for so long, and an error is borne, at the least.
+LEAST_SLOW_S = 10.0
 # A batch with less than this of the usual share of live slots was partly kept out; how fast the usual one is learnt.
 WHOLE, LIVE_GAIN = 0.7, 0.05
+
+
+def times(period_s: float, batch_s: float) -> tuple[float, float]:
+    """(dwell, age of the counts beyond which they are stale), s: what is no longer true is noticed within a period and
+    the dwell, and batches that come as they should are never stale."""
+    dwell_s = max(period_s, 5.0 * batch_s)
+    return dwell_s, min(1.25 * period_s + 4.0 * batch_s, period_s + dwell_s)
 
 
 def lock_config(wiring: Wiring, context: CalibrationContext, heater: PhaseHeater, pilot: bool) -> PhaseLockConfig:
     """Limits from the configuration, the fringe from the record, the range from the heater."""
     control, batch_s = wiring.config.control, wiring.config.keys.batch_s
     period_s = control.pilot_period_s if pilot else control.phase_period_s
+    dwell_s, fresh_s = times(period_s, batch_s)
+    slow_s = max(LEAST_SLOW_S, 10.0 * control.phase_period_s)
     return PhaseLockConfig.of(
         context.record("arm_phase"),
         heater.low_rad,
@@ -39,11 +50,11 @@ def lock_config(wiring: Wiring, context: CalibrationContext, heater: PhaseHeater
         pilot=pilot,
         error_limit=math.radians(control.phase_limit_deg),
         visibility_min=control.visibility_min,
-        interval_max_s=10.0 * control.phase_period_s,
-        dwell_s=max(period_s, 5.0 * batch_s),
-        fresh_s=1.5 * period_s + 4.0 * batch_s,
-        degraded_max_s=10.0 * control.phase_period_s,
-        recalibrate_after_s=5.0 * control.phase_period_s,
+        interval_max_s=slow_s,
+        dwell_s=dwell_s,
+        fresh_s=fresh_s,
+        degraded_max_s=slow_s,
+        recalibrate_after_s=0.5 * slow_s,
     )
 
 

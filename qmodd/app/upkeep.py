@@ -35,6 +35,8 @@ CHEAP_S = 2.0
 BLOCK_NEAR_S = 30.0
 TAKES = {Disturbs.NOTHING: "nothing", Disturbs.KEYS: "keys", Disturbs.LINK: "keys and the transmitter's light"}
 BUSY = (Activity.CALIBRATING, Activity.LOCKING)
+# Nothing is calibrated while the chip is further than this from its temperature: records would be of another chip.
+NEAR_K = 0.3
 
 
 class Host(Protocol):
@@ -45,6 +47,10 @@ class Host(Protocol):
     in_service: bool
 
     def graph(self) -> Graph: ...
+
+    def temperature_within(self, kelvin: float) -> bool:
+        """The chip is near its target, by a regulating controller."""
+        ...
 
     async def resume(self, module: Module, context: CalibrationContext, redone: frozenset[str]) -> None:
         """Outputs are at the set points of their records again: loops start anew from there."""
@@ -135,13 +141,13 @@ class Upkeep:
         return self._wiring.clock.monotonic()
 
     def _may(self) -> bool:
-        """In service, nothing leased, and nobody else at work with the outputs."""
+        """In service, at temperature, nothing leased, and nobody else at work with the outputs."""
         w = self._wiring
         if not self.host.in_service or w.life.activity not in (Activity.READY, Activity.KEYING):
             return False
         if self._commits is None:
             self._commits = w.engine.status.blocks_committed
-        return w.leases.any() is None
+        return w.leases.any() is None and self.host.temperature_within(NEAR_K)
 
     async def _look(self) -> None:
         self.submount_c = self._faults.submount_c = await self.context.submount.read_celsius()

@@ -16,8 +16,8 @@ from calibration.store import Change, Kind, RecordStore
 from qmodd.app.alarm_desk import FILE as ALARMS_FILE
 from qmodd.app.alarm_desk import AlarmDesk
 from qmodd.app.leases import Leases
-from qmodd.app.outputs import catalogue
-from qmodd.app.selftest import CheckResult
+from qmodd.app.outputs import SPARE, catalogue
+from qmodd.app.selftest import SPARE_TEST_A, CheckResult
 from qmodd.clock import Clock
 from qmodd.config import Config
 from qmodd.control.facts import Fact
@@ -153,7 +153,7 @@ class Wiring:
             return step
 
         yield "heater rail", self.heartbeat_s, reading(module.rail.read)
-        yield "heater source", self.heartbeat_s, lambda _: _only_spare_open(module)
+        yield "heater source", self.heartbeat_s, SourceBeat(module).step
         yield "bias source", self.heartbeat_s, reading(lambda: module.biases.set_voltage("spare", 0.0))
         yield "submount sensor", 2.0 * self.heartbeat_s, reading(module.submount.read_celsius)
         yield "photodiodes", self.heartbeat_s, reading(lambda: module.adc.read_volts(1))
@@ -274,13 +274,30 @@ class Wiring:
         self.outbox.put("event", Event.from_entry(entry).payload(), kind="event")
 
 
-async def _only_spare_open(module: Module) -> None:
-    """The driven, unconnected channel has its flag and no heater has: a dead line reads as all zeros and is noticed."""
-    flagged = await module.heaters.open_circuits()
-    if "spare" not in flagged:
-        raise LoopFault("the heater source does not show the open-circuit flag of its spare channel: line or part dead")
-    if heaters := sorted(flagged - {"spare"}):
-        raise LoopFault(f"heater {', '.join(heaters)}: open circuit")
+@dataclass
+class SourceBeat:
+    """The unconnected channel, driven and not driven in turn, has its open-circuit flag or has it not, and no heater
+    has one: a dead line reads as all zeros, and answers that are old do not follow."""
+
+    module: Module
+    driven: bool = True  # as the self-test leaves it
+
+    async def step(self, now_s: float) -> None:
+        """Raises LoopFault, or a drivers.errors.DriverError."""
+        heaters = self.module.heaters
+        flagged = await heaters.open_circuits()
+        if opened := sorted(flagged - {SPARE}):
+            at = ", ".join(f"{1e3 * heaters.current(c):.1f} mA" for c in opened)
+            raise LoopFault(f"heater {', '.join(opened)}: open circuit: its flag is set at {at}; none may be")
+        if self.driven is not (SPARE in flagged):
+            what = "does not show" if self.driven else "shows"
+            raise LoopFault(
+                f"the heater source {what} the open-circuit flag of its spare channel at "
+                f"{1e3 * heaters.current(SPARE):.1f} mA; it has to be set when driven and at no other time: line or "
+                "part dead, or its answers are stale"
+            )
+        self.driven = not self.driven
+        await heaters.set_current(SPARE, SPARE_TEST_A if self.driven else 0.0)
 
 
 def read_factory(config: Config) -> FactoryRecord:

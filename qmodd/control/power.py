@@ -109,7 +109,9 @@ def emitting(reading: LaserReading) -> LaserReading:
     """Raises LoopFault when the laser is dark."""
     if not reading.emitting:
         alarms = ", ".join(reading.alarms) or f"status 0x{reading.status:04X}"
-        raise LoopFault(f"the laser does not emit ({alarms})")
+        raise LoopFault(
+            f"the laser does not emit: {reading.power_dbm:.2f} dBm read back; that it emits is the limit ({alarms})"
+        )
     return reading
 
 
@@ -151,7 +153,8 @@ class LaserPowerLoop:
             self._reference_a = seen
         if seen <= 0.1 * self._reference_a:
             raise LoopFault(
-                f"tap pa6 sees {seen:.2g} A instead of {self._reference_a:.2g} A although the laser says on"
+                f"tap pa6 sees {seen:.2g} A instead of {self._reference_a:.2g} A although the laser says on; a tenth "
+                "is the limit"
             )
         off_db = 10.0 * math.log10(seen / self._reference_a)
         self.trim_db -= self.gain * off_db

@@ -83,6 +83,7 @@ class TecLoop:
         self._last_s = 0.0
         self._within_since: float | None = None
         self._best_error_k = math.inf
+        self._turned_off = ""
         self._fresh = Freshness("thermistor", config.period_s, repeats=12)
         self._facts: tuple[Fact, ...] = ()
         self.reading: TecReading | None = None
@@ -355,7 +356,7 @@ class TecLoop:
     async def _diagnose(self, r: TecReading) -> None:
         self._check_reading(r)
         if r.state is TecState.OFF:
-            raise LoopFault("the TEC controller is off although it was turned on")
+            raise LoopFault(self._turned_off or "the TEC controller is off although it was turned on")
         c = self._config
         error = abs(r.object_c - r.ramp_target_c)
         self._best_error_k = min(self._best_error_k, error)
@@ -364,8 +365,9 @@ class TecLoop:
             # Holding on would only make it worse.
             await self._tec.enable(False)
             wants = "warm" if r.current_a < 0.0 else "cool"
-            raise LoopFault(
+            self._turned_off = (
                 f"CHECK POLARITY: temperature runs away from its target ({r.object_c:.1f} C, target "
                 f"{r.ramp_target_c:.1f} C, {error - self._best_error_k:.1f} K further than it was; {c.runaway_k:g} K "
                 f"is the limit) at {r.current_a:+.2f} A, which should {wants} it: Peltier element reversed or too weak"
             )
+            raise LoopFault(self._turned_off)

@@ -48,7 +48,9 @@ class View:
     now: Callable[[], float]
     say: Callable[[str], None]
     modules: dict[str, ModuleView] = field(default_factory=dict)
-    alarms: list[str] = field(default_factory=list)
+    # Every alarm that was raised, and those that are active now, by module and alarm.
+    raised: dict[tuple[str, str], str] = field(default_factory=dict)
+    active: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.modules = {name: ModuleView(name) for name in self.names.values()}
@@ -56,7 +58,10 @@ class View:
     def message(self, serial: str, suffix: str, payload: bytes) -> None:
         """One MQTT message of a module; what is not JSON is ignored here, the schema is checked elsewhere."""
         name = self.names.get(serial)
-        if name is None or not payload:
+        if name is None:
+            return
+        if not payload:
+            self.active.discard((name, suffix.removeprefix("alarm/")))
             return
         try:
             body = json.loads(payload)
@@ -78,7 +83,8 @@ class View:
         elif head == "event":
             self._event(module, body)
         elif head == "alarm":
-            self.alarms.append(f"{name}: {tail}: {body.get('why', '')}")
+            self.active.add((name, tail))
+            self.raised[name, tail] = str(body.get("why", ""))
 
     def _state(self, module: ModuleView, body: dict[str, Any]) -> None:
         activity, why = body["activity"]["value"], body["activity"]["why"]
@@ -99,6 +105,8 @@ class View:
                     f"block {len(module.blocks)}: n_Z {fields.get('n_z'):,}, QBER Z {fields.get('qber_z', 0):.2%} "
                     f"X {fields.get('qber_x', 0):.2%}, {fields.get('key_bits'):,} secret bits"
                 )
+        elif body.get("event") == "alarm.raised":
+            self.say(f"{module.name}: ALARM {fields.get('alarm')}: {fields.get('why')}")
         elif body.get("event") in ("block.aborted", "session.failed"):
             self.say(f"{module.name}: {body['event']}: {fields.get('why')}")
 
@@ -111,6 +119,7 @@ class View:
             f"alice {a.activity:<11} bob {b.activity:<11} QBER Z {_percent(self.last('qber_z'))} "
             f"X {_percent(self.last('qber_x'))}  sifted {_rate(b.get('link', 'sifted_rate_per_s'))}/s  "
             f"secret {_rate(self.skr_bps())}b/s  phase {_degrees(b.get('phase', 'error_deg'))}  keys {delivered}"
+            + (f"  ALARMS {len(self.active)}" if self.active else "")
         )
 
     def last(self, name: str) -> float:
@@ -140,7 +149,7 @@ class View:
             ),
             "blocks": len(blocks),
             "final_states": {m.name: m.describe() for m in self.modules.values()},
-            "alarms": self.alarms,
+            "alarms": [f"{name}: {id}: {why}" for (name, id), why in self.raised.items()],
         }
 
 

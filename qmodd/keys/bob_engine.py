@@ -16,7 +16,7 @@ from qmodd.keys.conversation import Desk
 from qmodd.keys.counts import BatchReport
 from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
 from qmodd.keys.fields import MAX_TEXT, ProtocolError
-from qmodd.keys.frames import FrameBatch
+from qmodd.keys.frames import FrameBatch, FrameCounters
 from qmodd.keys.pilot import LEAST_EVERY, PilotCounts, kept_out, without_pilot
 from qmodd.keys.protocol import (
     Basis,
@@ -216,6 +216,7 @@ class BobEngine(Engine):
         if batch.end_slot == first:
             return
         self.batch_end_s = reading.read_at
+        self._see_light(batch.counters)
         await self._check_frame(builder, frame_lost(batch.counters))
         if every := builder.plan.pilot_every:
             batch, pilot = without_pilot(batch, every, builder.plan.period_ps * _PS)
@@ -236,6 +237,14 @@ class BobEngine(Engine):
         s.block, s.block_progress = builder.block, builder.progress
         s.clock_residual_ps = receiver.residual_ps
         self.on_batch(report)
+
+    def _see_light(self, counters: FrameCounters) -> None:
+        """Before anything is kept out for its phase: that, too, is light."""
+        if counters.live_slots > 0:
+            s = self.status
+            s.counted += 1
+            s.counted_slots = counters.live_slots
+            s.clicks_per_slot = sum(counters.in_gate) / counters.live_slots
 
     async def _next_tags(self, builder: BlockBuilder, feed: TagFeed) -> Reading:
         """Back-pressure: while enough blocks are in flight no tags are taken, and the feed drops what does not fit."""

@@ -125,6 +125,10 @@ class EngineStatus:
     batches: int = 0
     batches_dropped: int = 0
     sifted_bps: float = 0.0
+    # Receiver: batches of which slots could be counted, and clicks within the gates a counted slot of the last of them.
+    counted: int = 0
+    counted_slots: int = 0
+    clicks_per_slot: float = 0.0
     secret_bps: float = 0.0
     qber_z: float = 0.0
     qber_x: float = 0.0

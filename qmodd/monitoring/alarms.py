@@ -276,6 +276,11 @@ class Alarms:
         """Raised and not suppressed, as they are to be published."""
         return [c.alarm for c in self._conditions.values() if c.alarm is not None and not c.suppressed_by]
 
+    def raised(self, id: str) -> bool:
+        """Raised and not yet cleared, suppressed or not."""
+        c = self._conditions.get(id)
+        return c is not None and c.alarm is not None
+
     def suppressed(self) -> dict[str, str]:
         """Conditions that stay silent because of a root: id and root."""
         out = {}

@@ -23,6 +23,11 @@ class Drifts:
         self._decay = np.zeros(0)
         self._sigma = np.zeros(0)
 
+    @property
+    def dt(self) -> float:
+        """Length of a step, s."""
+        return self._dt
+
     def ou(self, name: str, sigma: float, tau_s: float, count: int = 1) -> None:
         """Stationary with standard deviation sigma and correlation time tau_s; starts at 0, as last calibrated."""
         keep = math.exp(-self._dt / tau_s)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.faults import FaultSchedule
-from sim.individuals import CHANNEL_HZ, HEATERS, PLANCK, Ballast, Heaters, Monitors
+from sim.individuals import CHANNEL_HZ, HEATERS, PLANCK, Ballast, Heaters, Monitors, stream
 from sim.physics.drifts import Drifts
 from sim.physics.heaters import CALIBRATION_C, CHANNELS, HeaterBank
 from sim.physics.thermal import Stage, TecWiring, ThermalPlant
@@ -54,15 +55,16 @@ class Module:
         self._drifts = drifts
         self._bank = HeaterBank(heaters, ballast if build.ballast else None)
         self._dead_diodes = np.zeros(8, np.bool_)
+        # A stream of its own, so that the other drifts of a seed are the same with and without it.
+        self._wander = Drifts(stream(crc32(serial.encode()), f"{name} die"), drifts.dt)
         self._wanders = build.die_noise_k > 0.0
+        self._wander.ou("die", build.die_noise_k, build.die_noise_s)
         self._walk = np.zeros(HEATERS)
         self._phases = np.zeros(HEATERS)
         self._phases_key: tuple[float, float, int] | None = None
         self._phase_scale = phase_scale
         self.foreign_w = 0.0
         drifts.walk(f"{name} phases", 1.0, HEATERS)
-        if self._wanders:
-            drifts.ou(f"{name} die", build.die_noise_k, build.die_noise_s)
 
     def set_heater_current(self, channel: int, amperes: float) -> None:
         """Raises ValueError for a channel that the part does not have."""
@@ -94,7 +96,7 @@ class Module:
     @property
     def die_c(self) -> float:
         """What the phases feel: the plant's die, and its wander where the scenario has one (truth)."""
-        return self.plant.die_c + (self._drifts[f"{self.name} die"] if self._wanders else 0.0)
+        return self.plant.die_c + self._wander["die"]
 
     @property
     def heaters(self) -> HeaterBank:
@@ -116,6 +118,8 @@ class Module:
     def step_drifts(self, t: float, heater_scale: float) -> None:
         """After a step of the world's drifts, at time t (s)."""
         self._phases_key = None
+        if self._wanders:
+            self._wander.step()
         self._walk = self._phase_scale * WALK_RAD_PER_ROOT_S * self._drifts.row(f"{self.name} phases")
         self._bank.age(t, heater_scale)
 

@@ -258,6 +258,7 @@ class FakeHost:
     bench: Bench
     directory: Path
     in_service: bool = True
+    off_k: float = 0.0
     done: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -290,6 +291,9 @@ class FakeHost:
 
     def graph(self) -> Graph:
         return self.bench.graph
+
+    def temperature_within(self, kelvin: float) -> bool:
+        return self.off_k < kelvin
 
     async def resume(self, module: Module, context: CalibrationContext, redone: frozenset[str]) -> None:
         self.done.append(f"resume after {', '.join(sorted(redone))}")

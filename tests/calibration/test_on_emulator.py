@@ -107,7 +107,7 @@ def test_a_cold_pair_calibrates_itself_and_locks(seed: int, loss_db: float) -> N
 
     alice_s, bob_s = run_simulated(main)
     assert alice_s < 15
-    assert bob_s < 15
+    assert bob_s < 35
 
 
 def test_a_warm_boot_redoes_nothing() -> None:

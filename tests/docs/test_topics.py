@@ -92,6 +92,8 @@ def test_events() -> None:
     found = {e for path, text in sources() if path.parent.name not in ("demo", "uplink") for e in told(ast.parse(text))}
     ledger = {f"phase.{name}" for name in ("lost", "relocked", "wrap", "fault")}
     changes = ledger | {"calibration.stored", *(f"calibration.{kind}" for kind in Kind if kind is not Kind.RECORD)}
+    # Built of what happens to an alarm.
+    changes |= {f"alarm.{w}" for w in ("raised", "cleared", "acknowledged", "shelved", "released", "suppressed")}
     states = changes | {f"state.{n}" for n in ("administrative", "operational", "activity", "inhibited", "allowed")}
     documented = set(first_column("Events"))
     assert found | states == documented, (

@@ -14,7 +14,7 @@ from drivers.errors import BusFault, OutOfRange, Refused, Stale, Timeout, WrongD
 from drivers.instruments import symbol_source
 from drivers.instruments.symbol_block import pack_slots, unpack_symbols
 from drivers.instruments.symbol_source import SymbolSource
-from drivers.roles import LightMode
+from drivers.roles import LightMode, Pilot
 from tests.drivers.fakes import Clock, Visa, make_pool
 
 ADDRESS = "visa:TCPIP::h::hislip0::INSTR"
@@ -268,3 +268,20 @@ def test_symbol_blocks(nibbles: list[int], first: int, draw: st.DataObject) -> N
 def test_requests_that_cannot_be_said(slots: list[int]) -> None:
     with pytest.raises(ValueError, match="slots must be ascending"):
         pack_slots(np.array(slots, np.int64))
+
+
+@pytest.mark.parametrize(("answer", "pilot"), [("0,0", None), ("16,10.0", Pilot(16, 10.0)), ("2,0.0", Pilot(2, 1.0))])
+async def test_pilot_as_the_device_tells_it(clock: Clock, answer: str, pilot: Pilot | None) -> None:
+    device = Device()
+    made = source(clock, device)
+    device.values["SYMB:PIL"] = answer
+    assert await made.pilot() == pilot
+
+
+@pytest.mark.parametrize("answer", ["1,10.0", "16.5,10.0", "-4,10.0", "16,-1.0", "16,41.0", "16,nan", "16", "yes,10"])
+async def test_what_is_no_pilot_is_refused(clock: Clock, answer: str) -> None:
+    device = Device()
+    made = source(clock, device)
+    device.values["SYMB:PIL"] = answer
+    with pytest.raises(BusFault, match="source"):
+        await made.pilot()

@@ -13,7 +13,7 @@ from drivers.roles import Pilot
 from qmodd.keys.frames import FrameBatch
 from qmodd.keys.pilot import PilotCounts
 from tests.keys.engine.playing import blocks, play
-from tests.keys.engine.world import FACTS, SETTINGS, Pair, same_keys, small_plan
+from tests.keys.engine.world import SETTINGS, Pair, same_keys, small_plan
 
 Int64s = npt.NDArray[np.int64]
 EVERY = 16
@@ -80,7 +80,8 @@ def test_a_receiver_that_lists_pilots_gets_nothing_for_them(ram_path: Path, monk
 
 def test_a_plan_with_pilots_only_is_refused(ram_path: Path) -> None:
     async def script(pair: Pair) -> None:
-        good = replace(small_plan(1), mu=FACTS.mu)
+        await blocks(1)(pair)
+        good = small_plan(1)
         for every in (0, 2, EVERY):
             pair.bob._check_plan(replace(good, pilot_every=every))
         with pytest.raises(ValueError, match="leaves none for keys"):

@@ -209,6 +209,9 @@ async def _later(loop: SimulatedLoop, p: Pair, late: dict[str, float], stamps: d
             for name in [q.name for q in graph if q.deferred and (q.name == "tec_plant") is last]:
                 if reason := await _bring_up(graph, side, [name]):
                     failed.append(f"{side.name}: {reason}")
+            # As after any upkeep, all set points come back: some of these leave the laser at another power.
+            if reason := await _bring_up(graph, side, None):
+                failed.append(f"{side.name}: {reason}")
             late[side.name] = late.get(side.name, 0.0) + loop.time() - began
     return failed
 

@@ -17,6 +17,9 @@ from calibration.fit import Array, FitRefused, gauss_newton, judged
 # Pairs of clicks are sorted by slots between them, up to LAST; from FIRST_ALIVE on both detectors of a pair are awake.
 LAST, FIRST_ALIVE = 40, 10
 LEAST_PAIRS = 300.0
+STARTS_NS = (np.array([-0.5, 0.0]), np.zeros(2), np.array([0.5, 0.0]), np.array([1.0, 0.0]))
+# Pulse and jitter blur the kink, s.
+MODEL_S = 1e-10
 
 
 def true_rate(counted_hz: Array | float, tau_s: Array | float) -> Array:
@@ -129,7 +132,9 @@ def fit_dead_time(pairs: Pairs, dead_range_s: tuple[float, float], recovery_rang
 
     expected = model(start)
     sigma = np.sqrt(np.maximum(expected, 1.0) + noise * np.square(expected / np.maximum(base, 1e-9)))
-    fit = judged(gauss_newton(model, start, seen, sigma, absolute=True), "pairs of clicks", bounded=True)
+    # The awake share has a kink at the dead time, where a descent may stick: several starts, the best end.
+    ends = [gauss_newton(model, start + d, seen, sigma, absolute=True) for d in STARTS_NS]
+    fit = judged(min(ends, key=lambda f: f.reduced_chi2), "pairs of clicks", bounded=True)
     dead, recovery = (float(v) * 1e-9 for v in fit.parameters[:2])
     for name, value, (low, high) in (("dead time", dead, dead_range_s), ("recovery", recovery, recovery_range_s)):
         if not low <= value <= high:
@@ -138,7 +143,7 @@ def fit_dead_time(pairs: Pairs, dead_range_s: tuple[float, float], recovery_rang
     return DeadTime(
         dead,
         recovery,
-        fit.covariance[:2, :2] * 1e-18,
+        fit.covariance[:2, :2] * 1e-18 + MODEL_S**2 * np.eye(2),
         at,
         seen / safe,
         np.asarray(fit.residuals / safe),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp, pi, sqrt
 from typing import ClassVar
 
@@ -177,15 +177,14 @@ class _Walk:
         self.now = wanted
         self.changed_s = self.context.clock.monotonic()
 
-    async def sweep(self, done: object) -> None:
+    async def sweep(self, done: Callable[[float], None]) -> None:
         powers = UNEVEN * self.top
         await self.go(float(powers[ZIGZAG[0]]))
         self.before_w = sum(self.now.values())
         await self.context.sleep(WARM_S)
         for n, k in enumerate(ZIGZAG):
             await self.read_at(float(powers[k]))
-            if callable(done):
-                done((n + 1) / len(powers))
+            done((n + 1) / len(powers))
 
     async def read_at(self, watts: float) -> None:
         await self.go(watts)

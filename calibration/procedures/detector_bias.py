@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from calibration.context import CalibrationContext, CalibrationRefused
 from calibration.dead_time import counted_rate, true_rate
@@ -246,13 +247,13 @@ class _Sweep:
     bias: list[Array] = field(default_factory=list)
     rates: list[Array] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    own: list[Array] = field(default_factory=list)
+    own: list[npt.NDArray[np.bool_]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.limit = np.full(3, self.context.settings.detector_bias_a[1])
         self.backed_off = np.zeros(3, dtype=bool)
 
-    async def run(self, done: object) -> _Sweep:
+    async def run(self, done: Callable[[float], None]) -> _Sweep:
         for amperes in FIRST_A:
             await self._read(np.full(3, amperes), FIRST_S)
         first = [self._edge(d) for d in range(3)]
@@ -260,8 +261,7 @@ class _Sweep:
         for k, place in enumerate(PLACES):
             wanted = np.array([centre + place * width for centre, width in first])
             await self._read(np.maximum(wanted, low), READ_S)
-            if callable(done):
-                done((k + 1) / len(PLACES))
+            done((k + 1) / len(PLACES))
         return self
 
     def _edge(self, d: int) -> tuple[float, float]:

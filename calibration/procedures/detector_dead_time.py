@@ -99,7 +99,8 @@ class EfficiencyBalance(Procedure):
     """
 
     name: ClassVar[str] = "efficiency_balance"
-    needs: ClassVar[tuple[str, ...]] = ("crosstalk_trim", "dead_time")
+    needs: ClassVar[tuple[str, ...]] = ("dead_time",)
+    valid_s: ClassVar[float] = 30 * 86_400.0
     disturbs: ClassVar[Disturbs] = Disturbs.LINK
     deferred: ClassVar[bool] = True
     cost_s: ClassVar[float] = 0.9

@@ -34,7 +34,7 @@ class FrameSync(Procedure):
 
     name: ClassVar[str] = "frame_sync"
     needs: ClassVar[tuple[str, ...]] = ("detector_delay",)
-    valid_s: ClassVar[float] = 86_400.0
+    valid_s: ClassVar[float] = 30 * 86_400.0
     disturbs: ClassVar[Disturbs] = Disturbs.LINK
     deferred: ClassVar[bool] = True
     cost_s: ClassVar[float] = 0.5

@@ -34,7 +34,7 @@ class PathLossReceiver(Procedure):
     """
 
     name: ClassVar[str] = "path_loss"
-    needs: ClassVar[tuple[str, ...]] = ("crosstalk_trim",)
+    needs: ClassVar[tuple[str, ...]] = ("combiner",)
     valid_s: ClassVar[float] = 30 * 86_400.0
     disturbs: ClassVar[Disturbs] = Disturbs.LINK
     deferred: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class PathLossReceiver(Procedure):
         photons = slots * s.mu_signal * scale
         kappa = s.basis_split
         arms, arms_sigma = seen.arms()
-        split, trim = context.record("arm_split").value, context.record("crosstalk_trim").value
+        split = context.record("arm_split").value
         # The input coupler's own ratio at its set point; what is left is the arms'.
         phase = split["phi0_rad"] + pi * split["power_w"] / split["p_pi_w"]
         coupler = 2.0 * log(abs(sin(phase / 2.0) / sin((pi - phase) / 2.0)))
@@ -64,7 +64,6 @@ class PathLossReceiver(Procedure):
             "long_over_short_db": DB * (arms + coupler),
             "scale": scale,
             "mu": s.mu_signal,
-            "trim_log": trim["arm_imbalance"],
         }
         value["fibre_db"] = value["link_db"] - USUAL_Z_DB
         link = hypot(DB * sqrt(1.0 / z), DB * MU_SIGMA, 0.03)

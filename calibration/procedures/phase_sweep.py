@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import pi
+from math import pi, sqrt
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class PhaseFit:
     def phase_sigma(self) -> float:
         """Of the phase at the end, by the drive's own watts, rad."""
         g = self.gradient("phase_rad")
-        return float(np.sqrt(max(0.0, g @ self.drive @ g)))
+        return sqrt(max(0.0, float(g @ self.drive @ g)))
 
 
 @dataclass(frozen=True)

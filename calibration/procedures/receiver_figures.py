@@ -63,7 +63,7 @@ def basis_fringe(record: Record, raw: Raw) -> list[Figure]:
 def balance(title: str, record: Record, raw: Raw, law: Callable[[Reading], float], y_label: str) -> list[Figure]:
     """Logarithm of the ratio of a coupler's two paths, against its heater."""
     x = raw["power_w"] * 1e3
-    points = Series("ratio", x.tolist(), [law(r) for r in readings(dict(raw))])
+    points = Series("ratio", x.tolist(), [law(r) for r in readings(raw)])
     zero = Series("balance", [float(x.min()), float(x.max())], [0.0, 0.0], "line")
     marks = ((record.value["power_w"] * 1e3, "set point"),)
     return [Plot(title, "heater power (mW)", y_label, (points, zero), marks)]

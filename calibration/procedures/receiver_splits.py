@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import hypot, pi
+from math import hypot, pi, sqrt
 
 import numpy as np
 
@@ -28,7 +28,7 @@ async def read_bins(context: CalibrationContext, seconds: float = READ_S, state:
     return Reading.of(bins.dz, bins.dx)
 
 
-def readings(seen: dict[str, Array]) -> list[Reading]:
+def readings(seen: Mapping[str, Array]) -> list[Reading]:
     """A sweep's readings, from the rows that `Reading.row` gave."""
     names = [n for n in seen if n[0] in "zx" and n[1:].isdigit()]
     return [Reading.from_row({n: float(seen[n][k]) for n in names}) for k in range(len(seen[names[0]]))]
@@ -68,7 +68,7 @@ class Turn:
         """Standard uncertainty of a power with a wanted phase, as the drive is told it, W."""
         g = np.zeros(len(self.parameters))
         g[-2:] = 1.0, -pi * watts / self.p_pi_w**2
-        return float(np.sqrt(max(0.0, g @ self.drive @ g))) / abs(self.slope)
+        return sqrt(max(0.0, float(g @ self.drive @ g))) / abs(self.slope)
 
 
 def fit_turn(

@@ -162,9 +162,14 @@ class Alarms:
                 if c is not None and c.alarm is not None:
                     c.alarm = replace(c.alarm, shelved_until=None)
                     out.append(Change("released", c.alarm))
-        for id, c in self._conditions.items():
-            out += self._step(self.catalogue[id], c, now)
-        return out
+        stepped = self._step_all(now)
+        if any(c.what == "raised" for c in stepped):
+            # What was looked at before its root was raised steps back before that is told.
+            stepped = self._step_all(now) + stepped
+        return out + stepped
+
+    def _step_all(self, now: float) -> list[Change]:
+        return [change for id, c in self._conditions.items() for change in self._step(self.catalogue[id], c, now)]
 
     def _step(self, kind: Kind, c: _Condition, now: float) -> list[Change]:
         if c.alarm is not None and not c.active and self._may_clear(kind, c, now):
@@ -176,7 +181,8 @@ class Alarms:
             c.rooted_until = None
         recovering = root or ("" if c.rooted_until is None else c.suppressed_by)
         if c.alarm is not None:
-            return self._suppress(c, recovering)
+            # A root that may never become an alarm (a start, a hold-off) changes nothing of one that people know.
+            return self._suppress(c, recovering if not root or self.raised(root) else c.suppressed_by)
         waited = now - c.since
         patience = max(kind.raise_after_s, self.wait_for_root_s if kind.because_of else 0.0)
         if not c.active or waited < patience or c.rooted_until is not None or now < self._quiet_until:

@@ -47,7 +47,10 @@ BY_NAME: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"element_ohm", "resistance of the Peltier element"),
         (r"seebeck_v_per_k", "Seebeck coefficient of the element"),
         (r"optimum_a", "current from which on more would heat"),
-        (r"pumped_w_per_a", "heat that each ampere more pumps at the set point, for the feed-forward of the heaters' power"),
+        (
+            r"pumped_w_per_a",
+            "heat that each ampere more pumps at the set point, for the feed-forward of the heaters' power",
+        ),
     ),
     "heater_iv": (
         (r"(\w+?)_r0_ohm", "resistance of heater {0} at zero power"),
@@ -176,7 +179,6 @@ BY_NAME: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"long_over_short_db", "loss of the long arm beyond that of the short one"),
         (r"scale", "light over normal light"),
         (r"mu", "mean photon number of normal light, as announced"),
-        (r"trim_log", "logarithm of the arms' ratio after the trim"),
     ),
 }
 

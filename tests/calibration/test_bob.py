@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import pi, sin
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ async def test_warm_boot_redoes_nothing() -> None:
     assert len(store.history("basis_split")) == 2
 
 
-async def refused(b: FakeBob, **settings: object) -> str:
+async def refused(b: FakeBob, **settings: Any) -> str:
     with pytest.raises(CalibrationRefused) as e:
         await bring_up(bob_graph(), b.context(**settings))
     return str(e.value)

@@ -65,6 +65,15 @@ def test_a_consequence_that_was_raised_first_steps_back() -> None:
     assert [a.id for a in alarms.active()] == ["fibre"]
 
 
+def test_a_root_that_is_never_raised_changes_nothing_of_what_people_know() -> None:
+    alarms = Alarms(catalogue([kind("peer", raise_s=15.0), kind("light", "peer")]))
+    assert told(alarms.observe("light", True, 0.0) + alarms.tick(2.0)) == [("raised", "light")]
+    assert alarms.observe("peer", True, 10.0) + alarms.observe("peer", False, 20.0) == []
+    assert [a.id for a in alarms.active()] == ["light"]
+    alarms.observe("peer", True, 30.0)
+    assert told(alarms.tick(45.0)) == [("suppressed", "light"), ("raised", "peer")]
+
+
 def test_a_latched_alarm_waits_for_a_person() -> None:
     alarms = Alarms(catalogue([kind("overheat", latched=True)]))
     alarms.observe("overheat", True, 0.0)

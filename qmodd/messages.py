@@ -86,8 +86,8 @@ class State(Message):
 
 class CalibrationRecord(Message):
     """`calibration/<name>`, retained: the active record without its raw readings. `invalid` says why it may not be used
-    although it is active; empty: it may. `parents` are the versions that it rests on. `valid_until` counts renewals by a
-    passed check; the last was at `renewed`."""
+    although it is active; empty: it may. `parents` are the versions that it rests on. `valid_until` counts renewals by
+    a passed check; the last was at `renewed`."""
 
     name: Name
     version: Annotated[int, Field(ge=0)]

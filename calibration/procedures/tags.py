@@ -17,7 +17,7 @@ from calibration.names import DETECTORS
 from drivers.roles import LightMode
 
 Tags = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
-MAX_TAGS = 400_000
+MAX_TAGS = 1_000_000
 # So many clicks of DZ tell the slot's phase to a fifth of a ps.
 PHASE_TAGS = 20_000
 # The transmitter's attenuator sits at about 26 dB of 0.8 to 40: this much less and more light it can give.
@@ -67,7 +67,10 @@ async def collect(context: CalibrationContext, seconds: float) -> Tags:
         times.append(block.t[keep])
         channels.append(block.channel[keep])
         size += int(keep.sum())
-        if not block.more or size > MAX_TAGS:
+        if size > MAX_TAGS:
+            # Counting only a part of them would read as loss.
+            raise CalibrationRefused("time tagger", f"{size} clicks in {seconds:g} s; {MAX_TAGS} is the limit")
+        if not block.more:
             return np.concatenate(times), np.concatenate(channels)
 
 

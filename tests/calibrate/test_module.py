@@ -78,7 +78,10 @@ def test_what_is_out_then_nothing_then_what_is_asked_for(tmp_path: Path) -> None
 
         first = await bench.walk()
         assert first.exit_status() == DONE, first.as_dict()
-        assert set(bench.states(first).values()) == {"redone"}
+        states = bench.states(first)
+        # The plant was identified on the way to temperature, before the walk.
+        assert {states.pop("tec_plant"), *states.values()} <= {"good", "redone"}
+        assert set(states.values()) == {"redone"}
         assert "redone" in bench.told
         record = bench.core.records.active("laser")
         assert record is not None

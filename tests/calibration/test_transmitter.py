@@ -96,6 +96,8 @@ async def test_noise_is_measured_and_falls_back_to_nominal() -> None:
 async def test_every_calibration_shows_what_it_read_and_states_its_model() -> None:
     _, context = await calibrated()
     for procedure in alice_graph():
+        if procedure.name == "tec_plant":
+            continue  # needs a plant behind its TEC: tests/calibration/test_tec_plant.py
         if context.store.active(procedure.name) is None:
             assert procedure.deferred
             await bring_up(alice_graph(), context, targets=[procedure.name])

@@ -7,7 +7,7 @@ through a lag of about 50 ms. With the die settled d = sum p, and the whole resp
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -67,6 +67,39 @@ def distance_prior(n: int, i: int, p_pi_w: Array, p_pi_sigma_w: float, relative:
     local = PI * share / p_pi_w
     sigma = np.where(distance == 0, local * p_pi_sigma_w / p_pi_w, local * relative)
     return Prior(local, sigma)
+
+
+def two_levels(
+    names: Sequence[str],
+    top_w: Array,
+    p_pi_w: Array,
+    target_rad: Array,
+    expected: Callable[[Array], Array],
+    margin: float,
+) -> Array:
+    """Two powers of every element, W, shape (n, 2), about its target modulo pi while half of the others are up.
+
+    All steps are the same, the mean P_pi, so that the heater sum does not change. `expected` gives the phases at powers
+    (n,). Raises FitRefused, naming the heater that does not reach its upper level within `margin` of its range.
+    """
+    n = len(names)
+    step, lower = float(p_pi_w.mean()), np.zeros(n)
+    for _ in range(4):
+        # Each element's phase in the middle between its levels, the others half way up.
+        for i in range(n):
+            powers = lower + step / 2.0
+            powers[i] = 0.0
+            start = float(expected(powers)[i])
+            least = start + (margin * float(top_w[i]) + step / 2.0) * PI / float(p_pi_w[i])
+            k = math.ceil((least - float(target_rad[i]) - PI / 2.0) / PI)
+            lower[i] = (float(target_rad[i]) + PI / 2.0 + k * PI - start) * float(p_pi_w[i]) / PI - step / 2.0
+    upper = lower + step
+    if np.any(upper > (1.0 - margin / 2.0) * top_w):
+        worst = int(np.argmax(upper / top_w))
+        raise FitRefused(
+            f"heater {names[worst]!r} reaches {top_w[worst] * 1e3:.0f} mW; {upper[worst] * 1e3:.0f} mW are needed"
+        )
+    return np.stack([lower, upper], axis=1)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ async def lease(desk: Desk, arguments: argparse.Namespace) -> int:
         await asyncio.sleep(left)
     finally:
         # The command may have been cancelled by Ctrl-C: the output goes back all the same.
-        await asyncio.shield(asyncio.ensure_future(_given_back(desk, arguments.output)))
+        await asyncio.shield(_given_back(desk, arguments.output))
     return 0
 
 

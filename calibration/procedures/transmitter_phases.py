@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from math import acos, ceil, hypot, pi, sin
+from math import acos, hypot, pi, sin
 
 import numpy as np
 
 from calibration.context import CalibrationContext
-from calibration.crosstalk import SUBMOUNT_J_PER_K, Prior, RowFit, distance_prior, lagged_sum, regress, stored_heat
-from calibration.fit import Array, FitRefused
+from calibration.crosstalk import (
+    SUBMOUNT_J_PER_K,
+    Prior,
+    RowFit,
+    distance_prior,
+    lagged_sum,
+    regress,
+    stored_heat,
+    two_levels,
+)
+from calibration.fit import Array
 from calibration.names import HEATERS
 from calibration.noise import ReadingNoise, reading_noise
 from calibration.procedures.amzi_phase import (
@@ -84,24 +93,8 @@ class Fringes:
         All four steps are the same, the mean P_pi, so that the heater sum does not change.
         """
         top = np.array([self.context.drive.max_power(n) for n in NAMES])
-        step, lower = float(self.p_pi.mean()), np.zeros(4)
         target = np.array([pi / 2.0, balance(self._coupler()), pi / 2.0, pi / 2.0])
-        for _ in range(4):
-            # Each element's phase in the middle between its levels, the others half way up.
-            for i in range(4):
-                powers = lower + step / 2.0
-                powers[i] = 0.0
-                start = self.expected(powers)[i]
-                least = start + (MARGIN * top[i] + step / 2.0) * pi / self.p_pi[i]
-                k = ceil((least - target[i] - pi / 2.0) / pi)
-                lower[i] = (target[i] + pi / 2.0 + k * pi - start) * self.p_pi[i] / pi - step / 2.0
-        upper = lower + step
-        if np.any(upper > (1.0 - MARGIN / 2.0) * top):
-            worst = int(np.argmax(upper / top))
-            raise FitRefused(
-                f"heater {NAMES[worst]!r} reaches {top[worst] * 1e3:.0f} mW; {upper[worst] * 1e3:.0f} mW are needed"
-            )
-        return np.stack([lower, upper], axis=1)
+        return two_levels(NAMES, top, self.p_pi, target, self.expected, MARGIN)
 
     def _coupler(self) -> Array:
         v = self.context.record("amzi_split").value

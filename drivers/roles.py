@@ -61,6 +61,25 @@ class Outputs(Protocol):
         ...
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A device that can prove its way to the controller: for counting errors of its bus."""
+
+    async def known_answer(self) -> bool:
+        """One harmless transaction whose answer is known: whether it came back right. Raises as any other."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A device with registers that hold what was written, or should."""
+
+    async def check_registers(self) -> list[str]:
+        """What does not: registers that are not as the driver set them, and test patterns in registers without effect
+        that did not come back. In words, [] when all is well; everything is as before afterwards."""
+        ...
+
+
 class HeaterBank(Protocol):
     """Current sources for heaters (LTC2672). Channel names from the configuration."""
 

@@ -19,6 +19,7 @@ Targets are `<module>.<bus>` or `<module>.<part>`, e.g. `alice.i2c1`, `alice.tmp
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 from zlib import crc32
@@ -42,6 +43,7 @@ class Schedule(Protocol):
 
     def active(self, kind: str, target: str, t: float) -> ScriptedFault | None: ...
     def strikes(self, kind: str, target: str, t: float) -> ScriptedFault | None: ...
+    def under(self, prefix: str, t: float) -> Iterator[tuple[str, str, ScriptedFault]]: ...
     def __len__(self) -> int: ...
 
 

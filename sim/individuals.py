@@ -7,7 +7,7 @@ the emulator.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
 
@@ -19,9 +19,11 @@ Floats = npt.NDArray[np.float64]
 PLANCK = 6.62607015e-34
 CHANNEL_HZ = 193.4145e12
 CARVED_PULSE_PS = 100.0
-ALICE_DIODES = {0: "pa0", 1: "pa1", 3: "pa3", 4: "pa4", 5: "pa5", 6: "pa6"}
+ALICE_DIODES = {0: "pa0", 1: "pa1", 3: "pa3", 4: "pa4", 5: "pa5", 6: "pa6", 7: "pa7"}
 BOB_DIODES = {0: "pb0", 1: "pb1", 3: "pb2", 4: "pb3"}
 PAD_NOMINAL_DB = 25.0
+# ADC channel of the photodiode at the pad's other port, and what share of the light before the pad it gets.
+PAD_PORT, PAD_PORT_SHARE = 7, 0.9
 HEATERS = 4
 
 
@@ -77,6 +79,24 @@ class Monitors:
 
 
 @dataclass(frozen=True)
+class Diode:
+    """Bob's self-test laser. Emits slope_w_per_v above threshold_v of its drive; coupler_db: into the module's input.
+
+    isolation_db: of its closed shutter; offset_hz: its frequency less the channel's; swing_hz, swing_s, swing_rad:
+    size, period and phase of the slow swings of its frequency.
+    """
+
+    threshold_v: float
+    slope_w_per_v: float
+    coupler_db: float
+    isolation_db: float
+    offset_hz: float
+    swing_hz: Floats
+    swing_s: Floats
+    swing_rad: Floats
+
+
+@dataclass(frozen=True)
 class AliceIndividual:
     serial: str
     heaters: Heaters
@@ -120,6 +140,7 @@ class BobIndividual:
     delay_ps: Floats
     switch_a: Floats
     clock_offset: float
+    diode: Diode
 
 
 def draw_alice(seed: int) -> AliceIndividual:
@@ -127,7 +148,7 @@ def draw_alice(seed: int) -> AliceIndividual:
     return AliceIndividual(
         serial=f"QA{_serial(g)}",
         heaters=_heaters(g, (0.0011, 0.0, 0.70, 0.0)),
-        monitors=_monitors(g, {0: 0.003, 1: 0.02, 3: 0.05, 4: 1.0, 5: 0.01, 6: 0.0025}),
+        monitors=_with_pad_port(_monitors(g, {0: 0.003, 1: 0.02, 3: 0.05, 4: 1.0, 5: 0.01, 6: 0.0025}), seed),
         carver=_modulator(g, 27.0, 1.5, 23.0),
         state=_modulator(g, 22.0, 1.2, 19.5),
         decoy=_modulator(g, 25.0, 1.5, 20.0),
@@ -169,6 +190,22 @@ def draw_bob(seed: int) -> BobIndividual:
         delay_ps=g.uniform(0.0, 3e3, 3),
         switch_a=g.uniform(18e-6, 24e-6, 3),
         clock_offset=g.uniform(-2e-6, 2e-6),
+        diode=draw_diode(seed),
+    )
+
+
+def draw_diode(seed: int) -> Diode:
+    """From a stream of its own: receivers are the same individuals as before they had one."""
+    g = stream(seed, "self-test diode")
+    return Diode(
+        threshold_v=_normal(g, 1.0, 0.05),
+        slope_w_per_v=_normal(g, 0.25e-3, 0.02e-3),
+        coupler_db=_normal(g, 20.0, 0.3),
+        isolation_db=_normal(g, 60.0, 1.0),
+        offset_hz=g.uniform(-20e9, 20e9),
+        swing_hz=g.uniform(5e6, 15e6, 3),
+        swing_s=np.array([500.0, 1700.0, 6000.0]) * g.uniform(0.8, 1.2, 3),
+        swing_rad=g.uniform(0.0, 2.0 * math.pi, 3),
     )
 
 
@@ -232,6 +269,19 @@ def _monitors(g: np.random.Generator, taps: dict[int, float]) -> Monitors:
     )
 
 
+def _with_pad_port(m: Monitors, seed: int) -> Monitors:
+    """The fixed pad is a coupler: nearly all that enters it leaves by its other port, where PA7 sits.
+
+    From a stream of its own: what else a seed makes of a module does not depend on it.
+    """
+    g = stream(seed, "alice pad port")
+    responsivity, tap, dark = m.responsivity.copy(), m.tap.copy(), m.dark.copy()
+    responsivity[PAD_PORT] = 0.95 * g.uniform(0.95, 1.05)
+    tap[PAD_PORT] = PAD_PORT_SHARE * g.uniform(0.95, 1.05)
+    dark[PAD_PORT] = g.uniform(1.5e-10, 4e-10)
+    return replace(m, responsivity=responsivity, tap=tap, dark=dark)
+
+
 def photons_per_pa3_ampere(alice: AliceIndividual) -> float:
     """True constant of mu = constant * I * T * 10^(-A/10), photons/(A s): shutter open, pad included, VOA not."""
     m = alice.monitors
@@ -253,10 +303,15 @@ def factory_record(individual: AliceIndividual | BobIndividual, seed: int = 0) -
     """
     g = stream(seed, f"factory {individual.serial}")
     diodes = ALICE_DIODES if isinstance(individual, AliceIndividual) else BOB_DIODES
+    late = stream(seed, f"factory {individual.serial} pad port")
+
+    def streams(channel: int) -> np.random.Generator:
+        return late if channel == PAD_PORT else g
+
     record: dict[str, Any] = {
         "schema": 1,
         "serial": individual.serial,
-        "photodiodes": {name: _diode(g, individual.monitors, channel) for channel, name in diodes.items()},
+        "photodiodes": {name: _diode(streams(c), individual.monitors, c) for c, name in diodes.items()},
         "heaters": {"max_current_a": 0.033, "max_power_w": 0.110, "rail_v": 4.0, "shunt_ohm": 0.05},
     }
     if isinstance(individual, AliceIndividual):

@@ -286,7 +286,8 @@ class InprocSocket:
 class InprocLibraries:
     """Openers over one rig, named as in drivers' `Libraries`: calls may run in place (`threaded` is False).
 
-    Names: I2C bus number; SPI (bus, device); serial "tec", "laser"; VISA "source", "tagger"; TCP "snspd" 12000, 12345.
+    Names: I2C bus number; SPI (bus, device); serial "tec", "laser"; VISA "source", "tagger", "counter", "cryostat"; TCP
+    "snspd" 12000, 12345.
     What does not exist raises OSError, as opening a device file or a refused connection would.
     """
 

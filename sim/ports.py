@@ -56,7 +56,8 @@ class ModulePort(Protocol):
         ...
 
     def set_bias(self, channel: int, volts: float) -> None:
-        """LTC2668 outputs. Alice: 0 C, 1 S, 2 D, 3 VOA. Bob: 0 shutter/VOA (0 V closed, 5 V open)."""
+        """LTC2668 outputs. Alice: 0 C, 1 S, 2 D, 3 VOA. Bob: 0 shutter/VOA (0 V closed, 5 V open),
+        1 drive of the self-test diode, 2 its shutter (0 V closed, 5 V open)."""
         ...
 
     def photocurrents(self) -> npt.NDArray[np.float64]:
@@ -64,6 +65,9 @@ class ModulePort(Protocol):
         ...
 
     def submount_c(self) -> float: ...
+    def inlet_c(self) -> float:
+        """Air that the module's fan draws in."""
+        ...
 
 
 class SourcePort(Protocol):
@@ -138,6 +142,15 @@ class AlicePort(ModulePort, Protocol):
 
 class BobPort(ModulePort, Protocol):
     tagger: TaggerPort
+
+    @property
+    def detectors_unbiased(self) -> bool:
+        """Line of the bias controller: every bias below 1 uA. The self-test diode's shutter opens only then."""
+        ...
+
+    def cryostat_k(self) -> float:
+        """Temperature of the detectors, K."""
+        ...
 
     def set_detector_bias(self, channel: int, amperes: float) -> None: ...
     def detector_voltage(self, channel: int) -> float:

@@ -77,6 +77,7 @@ class Modules(_Section):
     die_noise_s: float = Field(default=30.0, gt=0.0, description="its correlation time, s")
     reading_noise: float = Field(default=5e-4, ge=0.0, le=0.05, description="relative, of one analogue sample")
     patterning: float = Field(default=0.0, ge=0.0, le=0.05, description="largest effect of the slot before on a mean")
+    age_h: float = Field(default=0.0, ge=0.0, le=200_000.0, description="hours in service before the start")
 
 
 class Drifts(_Section):
@@ -103,10 +104,13 @@ class FaultLine(_Section):
     what: str = Field(min_length=1, description="kind, such as cut")
     value: float | None = None
     probability: float = Field(default=1.0, gt=0.0, le=1.0)
+    every: float | None = Field(default=None, ge=0.02, description="s; it comes and goes with this period")
+    share: float = Field(default=0.5, gt=0.0, lt=1.0, description="of each period in which it is there")
 
     def fault(self) -> Fault:
         length = math.inf if self.duration is None else self.duration
-        return Fault(self.at, self.what, self.on, length, self.value, self.probability)
+        whole = (self.at, self.what, self.on, length, self.value, self.probability)
+        return Fault(*whole) if self.every is None else Fault(*whole, self.every, self.share)
 
 
 class Scenario(_Section):

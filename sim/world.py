@@ -11,8 +11,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from sim.ageing import aged_alice, aged_bob
 from sim.clock import SimClock
-from sim.individuals import draw_alice, draw_ballast, draw_bob, draw_patterning, stream
+from sim.individuals import BobIndividual, draw_alice, draw_ballast, draw_bob, draw_patterning, stream
 from sim.physics.alice import Alice
 from sim.physics.bob import Bob
 from sim.physics.detectors import Bank, jitter_table, observed_rate
@@ -61,9 +62,10 @@ class World:
         pilot = (scenario.link.pilot_every, scenario.link.pilot_gain_db)
         patterning = draw_patterning(seed, scenario.modules.patterning)
         source = Source(self, self.now, scenario.symbol_period_ps, seed, pilot, patterning)
-        self.alice = self._make_alice(source)
-        self.bob = self._make_bob(source)
+        self.alice = self._make_alice(source, seed)
+        self.bob = self._make_bob(source, seed)
         self._register_drifts()
+        self._scripted = len(self.faults)
         self._apply_faults(self._moment)
 
     def now(self) -> float:
@@ -72,6 +74,8 @@ class World:
 
     def advance(self) -> None:
         """Bring the world to clock.now()."""
+        if len(self.faults) != self._scripted:
+            self._follow_script()
         now = self._clock.now()
         target = math.floor(now / TICK_S + 1e-6)
         while self._tick < target:
@@ -83,6 +87,27 @@ class World:
         self.advance()
         self._close(self._moment)
         self._light = None
+
+    def make(self, side: str, seed: int) -> Alice | Bob:
+        """Another individual in the place of a module: everything off, at ambient temperature. The pattern of symbols,
+        the fibre and what drifts in that place go on."""
+        self.before_change()
+        self._drifts.running = True
+        source = self.alice.pattern
+        make = self._make_alice if side == "alice" else self._make_bob
+        fresh: Alice | Bob = make(source, seed, self.ambient_c)
+        self.place(fresh)
+        return fresh
+
+    def place(self, module: Alice | Bob) -> None:
+        """Put in a module that was made before."""
+        self.before_change()
+        if isinstance(module, Alice):
+            self.alice = module
+        else:
+            self.bob = module
+            self._clock_offset = self._clock_offset_of(module.individual)
+        self._apply_faults(self._moment)
 
     def pump(self, max_seconds: float) -> float:
         """Draw waiting clicks of at most about max_seconds; for a server's idle moments. Returns the seconds drawn."""
@@ -97,6 +122,12 @@ class World:
             self._light_settled = max(self.alice.settling_until(), self.bob.settling_until())
             self.bob.bank.note_rates(self._light.rates(self.alice.pattern.stretch_now()), now)
         return self._light
+
+    def _follow_script(self) -> None:
+        """Faults were added to the script; what they strike is as it was until now."""
+        self._scripted = len(self.faults)
+        self._close(self._moment)
+        self._apply_faults(self._moment)
 
     def _step(self, target: int) -> None:
         """To the next moment at which more than heat changes, or to the target."""
@@ -185,7 +216,8 @@ class World:
         turn = bob.phi + 2.0 * math.pi * self.alice.detuning_hz() * (BIN_S - i.tau_mismatch_s)
         darks = self.bob.bank.dark_rates(self.bob.warmer_k)
         continuous = self.alice.continuous_photons()
-        return light_of(alice, bob, self.fibre.loss_db, continuous, turn, darks, self.alice.pattern.period_s)
+        period, own = self.alice.pattern.period_s, self.bob.diode_rates(bob)
+        return light_of(alice, bob, self.fibre.loss_db, continuous, turn, darks, period, own)
 
     def _expected_rates(self) -> Floats:
         i = self.bob.individual
@@ -194,31 +226,33 @@ class World:
         out: Floats = np.where(self.bob.bank.latched, 0.0, seen)
         return out[[0, 2, 1]] if self.bob.clicks.swapped else out
 
-    def _make_alice(self, source: Source) -> Alice:
+    def _make_alice(self, source: Source, seed: int, start_c: float | None = None) -> Alice:
         s = self.scenario
-        start = s.ambient.mean_c if s.start.alice_c is None else s.start.alice_c
-        tec = ThermalPlant(self, start, stream(s.seed, "alice thermistor"))
+        usual = s.ambient.mean_c if s.start.alice_c is None else s.start.alice_c
+        start = usual if start_c is None else start_c
+        tec = ThermalPlant(self, start, stream(seed, "alice thermistor"))
         return Alice(
             self,
-            draw_alice(s.seed),
+            aged_alice(draw_alice(seed), s.modules.age_h, seed),
             source,
             tec,
             self._drifts,
             s.drifts,
             self.now,
             s.modules,
-            draw_ballast(s.seed, "alice"),
+            draw_ballast(seed, "alice"),
         )
 
-    def _make_bob(self, source: Source) -> Bob:
-        s, i = self.scenario, draw_bob(self.scenario.seed)
-        start = s.ambient.mean_c if s.start.bob_c is None else s.start.bob_c
-        tec = ThermalPlant(self, start, stream(s.seed, "bob thermistor"))
+    def _make_bob(self, source: Source, seed: int, start_c: float | None = None) -> Bob:
+        s = self.scenario
+        i = aged_bob(draw_bob(seed), s.modules.age_h, seed)
+        usual = s.ambient.mean_c if s.start.bob_c is None else s.start.bob_c
+        start = usual if start_c is None else start_c
+        tec = ThermalPlant(self, start, stream(seed, "bob thermistor"))
         darks = i.darks if s.detection.darks_hz is None else np.array(s.detection.darks_hz)
         bank = Bank(i.efficiency, darks, i.switch_a)
-        bob = Bob(self, i, bank, tec, self._drifts, s.drifts, self.now, s.modules, draw_ballast(s.seed, "bob"))
-        ppm = s.detection.clock_offset_ppm
-        self._clock_offset = i.clock_offset if ppm is None else ppm * 1e-6
+        bob = Bob(self, i, bank, tec, self._drifts, s.drifts, self.now, s.modules, draw_ballast(seed, "bob"))
+        self._clock_offset = self._clock_offset_of(i)
         after = np.array([[s.detection.afterpulse] * 3, [s.detection.afterpulse_ns * 1e3] * 3])
         parameters = np.vstack([i.dead_ps, i.recovery_ps, after])
         jitter = np.array([jitter_table(fwhm) for fwhm in i.jitter_fwhm_ps])
@@ -229,10 +263,14 @@ class World:
             Receiver(parameters, jitter, i.delay_ps, BIN_S * 1e12),
             lambda: self.light().cumulative(),
             lambda: (self.fibre.transit_ps, self.fibre.delay_ps),
-            stream(s.seed, "clicks"),
+            stream(seed, "clicks"),
         )
         bob.tagger = bob.clicks
-        bob.meter = RateMeter(self._expected_rates, stream(s.seed, "rates"))
+        bob.meter = RateMeter(self._expected_rates, stream(seed, "rates"))
         bob.expose = self.light
         bob.arriving_w = lambda: self.alice.output_watts() * 10.0 ** (-self.fibre.loss_db / 10.0)
         return bob
+
+    def _clock_offset_of(self, individual: BobIndividual) -> float:
+        ppm = self.scenario.detection.clock_offset_ppm
+        return individual.clock_offset if ppm is None else ppm * 1e-6

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -22,7 +22,7 @@ from drivers.roles import Identity
 NULL, RESET = 0x0000, 0x0011
 RREG, WREG, WREG_ACK = 0xA000, 0x6000, 0x4000
 RESET_DONE = 0xFF28
-ID, STATUS, MODE, CLOCK, GAIN1, CHANNEL0 = 0x00, 0x01, 0x02, 0x03, 0x04, 0x09
+ID, STATUS, MODE, CLOCK, GAIN1, THRESHOLD, CHANNEL0 = 0x00, 0x01, 0x02, 0x03, 0x04, 0x07, 0x09
 STATUS_CRC, STATUS_RESET = 0x1000, 0x0400
 MODE_CLEAR_RESET = 0x0110  # power-on value 0x0510 without the reset flag
 WORDS = 10
@@ -30,6 +30,7 @@ CHANNELS = 8
 SETTLE = 4  # conversions until the third-order filter has forgotten its input before a switch
 PATIENCE_S = 0.1  # far beyond a conversion, and beyond what a busy host adds
 REFERENCE_V = 1.2
+PATTERNS = (0x5555, 0xAAAA)
 OSR = (128, 256, 512, 1024, 2048, 4096, 8192, 16256)
 
 
@@ -49,11 +50,15 @@ def unpack(answer: bytes) -> tuple[int, list[int]]:
 
 @dataclass(frozen=True)
 class AdcSelfTest:
-    """V per channel name with the input shorted, and with the internal test signal (about +-160 mV at gain 1)."""
+    """V per channel name with the input shorted, and with the internal test signal (about +-160 mV at gain 1).
+
+    `noise`: rms of single conversions with the input shorted, V.
+    """
 
     short: dict[str, float]
     positive: dict[str, float]
     negative: dict[str, float]
+    noise: dict[str, float] = field(default_factory=dict)
 
 
 class Ads131m08Options(DriverOptions):
@@ -127,14 +132,45 @@ class Ads131m08:
         """
         async with self._lock:
             try:
-                short, positive, negative = [await self._through(mux, samples) for mux in (1, 2, 3)]
+                runs = [await self._through(mux, samples) for mux in (1, 2, 3)]
             finally:
                 await self._multiplex(0)
-        return AdcSelfTest(short, positive, negative)
+        short, positive, negative = [{k: math.fsum(v) / len(v) for k, v in run.items()} for run in runs]
+        return AdcSelfTest(short, positive, negative, {k: _rms(v) for k, v in runs[0].items()})
 
-    async def _through(self, mux: int, samples: int) -> dict[str, float]:
+    async def read_series(self, samples: int) -> dict[str, list[float]]:
+        """Single conversions, one after another, V per channel name. Raises as `read_volts`."""
+        async with self._lock:
+            return await self._series(samples)
+
+    async def known_answer(self) -> bool:
+        """See the role Probed. Every frame has a CRC, so a wrong one is an error and no answer."""
+        async with self._lock:
+            return await self._get(ID) >> 8 == 0x28
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked. The current-detection threshold is not used."""
+        wrong = []
+        async with self._lock:
+            for register, value in self._setting().items():
+                if (found := await self._get(register)) != value:
+                    wrong.append(f"register {register} reads 0x{found:04x}, not 0x{value:04x}")
+            before = await self._get(THRESHOLD)
+            for pattern in (*PATTERNS, before):
+                try:
+                    await self._put(THRESHOLD, pattern)
+                except (Refused, BusFault) as error:
+                    wrong.append(str(error))
+        return wrong
+
+    async def _through(self, mux: int, samples: int) -> dict[str, list[float]]:
         await self._multiplex(mux)
-        return await self._means(samples)
+        return await self._series(samples)
+
+    async def _series(self, samples: int) -> dict[str, list[float]]:
+        await self._frames(2)  # what the FIFO kept is of an unknown age
+        codes = [await self._next() for _ in range(samples)]
+        return {key: [c[i] * self._options.lsb_v for c in codes] for key, i in self._index.items()}
 
     async def _means(self, samples: int) -> dict[str, float]:
         if samples < 1:
@@ -163,7 +199,7 @@ class Ads131m08:
     async def _frames(self, count: int) -> list[tuple[int, list[int]]]:
         def check(answers: list[bytes]) -> None:
             for answer in answers:
-                unpack(answer)
+                self._sound(answer)
 
         answers = await self._spi.transfer(*[frame(NULL)] * count, harmless=True, check=check)
         return [unpack(a) for a in answers]
@@ -174,11 +210,15 @@ class Ads131m08:
         return (await self._frames(1))[0][0]
 
     async def _set_up(self) -> None:
-        gain = 0x1111 * (self._options.gain.bit_length() - 1)
-        clock = 0xFF02 | OSR.index(self._options.osr) << 2
-        for register, value in ((MODE, MODE_CLEAR_RESET), (CLOCK, clock), (GAIN1, gain), (GAIN1 + 1, gain)):
+        for register, value in self._setting().items():
             await self._put(register, value)
         await self._multiplex(0)
+
+    def _setting(self) -> dict[int, int]:
+        """Register to value, of those that the driver sets once."""
+        gain = 0x1111 * (self._options.gain.bit_length() - 1)
+        clock = 0xFF02 | OSR.index(self._options.osr) << 2
+        return {MODE: MODE_CLEAR_RESET, CLOCK: clock, GAIN1: gain, GAIN1 + 1: gain}
 
     async def _multiplex(self, mux: int) -> None:
         for index in self._index.values():
@@ -203,6 +243,14 @@ class Ads131m08:
                 f"{self.name} at {self.address}: register {register} reads 0x{found:04x} after 0x{value:04x}"
             )
 
-    @staticmethod
-    def _sound(answer: bytes) -> None:
-        unpack(answer)
+    def _sound(self, answer: bytes) -> None:
+        try:
+            unpack(answer)
+        except BusFault as error:
+            raise BusFault(f"{self.name} at {self.address}: {error}") from error
+
+
+def _rms(volts: list[float]) -> float:
+    """About the mean; 0 for less than two values."""
+    mean = math.fsum(volts) / len(volts)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in volts) / max(1, len(volts) - 1))

@@ -12,6 +12,7 @@ from drivers.options import DriverOptions, identify
 from drivers.roles import Identity
 
 CHUNK = 32
+HEAD = 8
 # The data sheet's longest write is 5 ms, in which the part acknowledges nothing.
 WRITE_S, POLL_S = 0.020, 0.002
 
@@ -32,6 +33,7 @@ class Eeprom24c64:
         self._options = options
         self._clock = buses.clock
         self._i2c = buses.i2c(address, name)
+        self._head = b""
 
     @property
     def size(self) -> int:
@@ -63,6 +65,7 @@ class Eeprom24c64:
         Raises ValueError outside the part (nothing written), Refused, BusFault, Timeout.
         """
         self._within(start, len(data))
+        self._head = b""
         at = start
         while at < start + len(data):
             end = min(start + len(data), at - at % self._options.page + self._options.page)
@@ -85,6 +88,12 @@ class Eeprom24c64:
             except BusFault:
                 if self._clock() > end:
                     raise
+
+    async def known_answer(self) -> bool:
+        """See the role Probed: what the first bytes held before, which is the FRU's header."""
+        found = await self.read(0, HEAD)
+        self._head = self._head or found
+        return found == self._head
 
     def _within(self, start: int, length: int) -> None:
         if not 0 <= start <= start + length <= self.size:

@@ -15,7 +15,9 @@ from drivers.options import DriverOptions, identify, wrong_device
 from drivers.roles import Identity, RailReading
 
 CONFIG, ADC_CONFIG, SHUNT_CAL, VBUS, DIETEMP, CURRENT, POWER = 0x00, 0x01, 0x02, 0x05, 0x06, 0x07, 0x08
-MANUFACTURER, DEVICE = 0x3E, 0x3F
+SHUNT_OVER, MANUFACTURER, DEVICE = 0x0C, 0x3E, 0x3F
+MAKER = 0x5449
+PATTERNS = (0x5555, 0xAAAA)
 RESET, ADCRANGE = 0x8000, 0x0010
 # Mode 0xF (bus, shunt, temperature, continuous), conversion times 1052 us each, mean of 16.
 ADC_SETTING = 0xF << 12 | 5 << 9 | 5 << 6 | 5 << 3 | 2
@@ -70,7 +72,7 @@ class Ina228:
         expected = "INA228 (0x5449 at 0x3E, 0x228x at 0x3F)"
         maker = await identify(self.name, self.address, expected, self._word(MANUFACTURER))
         device = await identify(self.name, self.address, expected, self._word(DEVICE))
-        if maker != 0x5449 or device >> 4 != 0x228:
+        if maker != MAKER or device >> 4 != 0x228:
             raise wrong_device(self.name, self.address, expected, f"0x{maker:04x}, 0x{device:04x}")
         await self._set_up()
         return Identity("ina228", self.address, "INA228", firmware=f"revision {device & 0xF}")
@@ -96,6 +98,28 @@ class Ina228:
             power_w=int.from_bytes(await self._i2c.read(POWER, 3), "big") * 3.2 * lsb,
             die_temperature_c=await self._number(DIETEMP, 2) * DIETEMP_LSB_C,
         )
+
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        return await self._word(MANUFACTURER) == MAKER
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked. The shunt limit moves an alert flag only, which nothing here uses."""
+        wanted = {
+            CONFIG: ADCRANGE if self._options.fine else 0,
+            ADC_CONFIG: ADC_SETTING,
+            SHUNT_CAL: self._options.calibration,
+        }
+        wrong = []
+        for register, value in wanted.items():
+            if (found := await self._word(register)) != value:
+                wrong.append(f"register 0x{register:02x} reads 0x{found:04x}, not 0x{value:04x}")
+        before = await self._word(SHUNT_OVER)
+        for pattern in (*PATTERNS, before):
+            await self._put(SHUNT_OVER, pattern)
+            if (found := await self._word(SHUNT_OVER)) != pattern:
+                wrong.append(f"shunt limit reads 0x{found:04x} after 0x{pattern:04x}")
+        return wrong
 
     async def _set_up(self) -> None:
         await self._put(CONFIG, RESET)

@@ -26,6 +26,9 @@ SPANS: dict[int, tuple[float, float]] = {
 """Span code to (lowest, highest) output, V."""
 
 
+PATTERNS = (0x5AA5, 0xA55A)
+
+
 def _frame(command: int, data: int = 0) -> bytes:
     return bytes([0, command, data >> 8, data & 0xFF])
 
@@ -79,6 +82,7 @@ class Ltc2668:
         self._clock = buses.clock
         self._spi = buses.spi(address, name, mode=0, max_hz=5_000_000)
         self._outputs = {key: Quantity(f"{name}.{key}", c.limits) for key, c in options.channels.items()}
+        self._turn = 0
 
     async def open(self) -> Identity:
         """Check that frames are echoed, set spans, bring every output to its safe value.
@@ -111,6 +115,22 @@ class Ltc2668:
     def limits(self, channel: str) -> tuple[float, float]:
         limits = self.output(channel).limits
         return limits.low, limits.high
+
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        self._turn ^= 1
+        mark = _frame(NOP, PATTERNS[self._turn])
+        _, back = await self._spi.transfer(mark, _frame(NOP), harmless=True)
+        return back[1:] == mark[1:]
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked. No register can be read; what was clocked in comes out again."""
+        wrong = []
+        for pattern in (0x0000, 0xFFFF, *PATTERNS):
+            _, back = await self._spi.transfer(_frame(NOP, pattern), _frame(NOP), harmless=True)
+            if back[1:] != _frame(NOP, pattern)[1:]:
+                wrong.append(f"echo of {_frame(NOP, pattern).hex()} is {back.hex()}")
+        return wrong
 
     async def _prepare(self, channel: str) -> None:
         """New span and safe code come into force together, so that the output makes no detour."""

@@ -18,7 +18,12 @@ from drivers.roles import Identity
 
 WRITE, UPDATE, WRITE_UPDATE, SPAN, MUX, NOP = 0x00, 0x10, 0x30, 0x60, 0xB0, 0xF0
 FAULT_LENGTH, FAULT_RESERVED, FAULT_HOT, FAULT_OPEN = 0x80, 0x40, 0x20, 0x1F
-MUX_OFF, MUX_VOUT0 = 0x00, 0x18
+MUX_OFF, MUX_SUPPLY, MUX_REFERENCE, MUX_DIE, MUX_VOUT0 = 0x00, 0x06, 0x08, 0x0A, 0x18
+REFERENCE_V = 1.25
+# The multiplexer's die temperature: 1.4 V at 25 C, -3.7 mV/K.
+DIE_V, DIE_C, DIE_V_PER_K = 1.4, 25.0, -3.7e-3
+INTERNAL = {"supply": MUX_SUPPLY, "reference": MUX_REFERENCE, "die": MUX_DIE}
+PATTERNS = (0x5AA5, 0xA55A)
 CHANNELS = 5
 _NOP = bytes([NOP, 0, 0])
 
@@ -83,6 +88,7 @@ class Ltc2672:
             )
             for key, c in options.channels.items()
         }
+        self._turn = 0
         self.max_current_a = max(q.limits.high for q in self._outputs.values())
 
     async def open(self) -> Identity:
@@ -121,6 +127,39 @@ class Ltc2672:
         """Connect a channel's output voltage to the MUX pin."""
         code = MUX_OFF if channel is None else MUX_VOUT0 + self._index[channel]
         await self._command(MUX, code)
+
+    async def monitor_internal(self, what: Literal["supply", "reference", "die"]) -> None:
+        """Connect the part's own supply, its reference (`REFERENCE_V`) or the diode of its die (`die_celsius`) to the
+        MUX pin; `monitor(None)` ends it. Raises BusFault, Timeout."""
+        await self._command(MUX, INTERNAL[what])
+
+    @staticmethod
+    def die_celsius(volts: float) -> float:
+        """Die temperature, C, of the voltage at the MUX pin while it shows "die"."""
+        return DIE_C + (volts - DIE_V) / DIE_V_PER_K
+
+    async def known_answer(self) -> bool:
+        """See the role Probed. A 32-bit frame brings the fault register and then the frame before."""
+        self._turn ^= 1
+        return not await self._echo(PATTERNS[self._turn])
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked. No register can be read; what was clocked in comes out again, and a frame of a wrong
+        length raises its flag."""
+        wrong = [said for pattern in (0x0000, 0xFFFF, *PATTERNS) if (said := await self._echo(pattern))]
+        _, flagged, cleared = await self._spi.transfer(_NOP[:2], _NOP, _NOP, harmless=True)
+        lengths = [fault[0] & (FAULT_LENGTH | FAULT_RESERVED) for fault in (flagged, cleared)]
+        if lengths != [FAULT_LENGTH, 0]:
+            wrong.append(f"fault register 0x{flagged[0]:02x} after a wrong frame, 0x{cleared[0]:02x} after a right one")
+        return wrong
+
+    async def _echo(self, pattern: int) -> str:
+        """What is wrong with the echo of a no-operation frame; empty for nothing."""
+        mark = bytes([0, NOP, pattern >> 8, pattern & 0xFF])
+        _, back = await self._spi.transfer(mark, b"\0" + _NOP, harmless=True)
+        if back[1:] != mark[1:] or back[0] & (FAULT_LENGTH | FAULT_RESERVED | FAULT_HOT):
+            return f"echo of {mark.hex()} is {back.hex()}"
+        return ""
 
     async def _identify(self) -> None:
         # The part has no identity register. A frame of a wrong length is ignored by the part and raises a flag that

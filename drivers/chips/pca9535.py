@@ -98,6 +98,26 @@ class Pca9535:
         high = int.from_bytes(await self._i2c.read(INPUT + pin.port, 1), "little") << (8 * pin.port) & pin.mask
         return bool(high) != pin.active_low
 
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        return await self._pair(DIRECTION) == self._direction
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked. The output bits of pins that are inputs have no effect."""
+        wrong = []
+        async with self._lock:
+            wanted = {OUTPUT: self._out, POLARITY: 0, DIRECTION: self._direction}
+            for register, value in wanted.items():
+                if (found := await self._pair(register)) != value:
+                    wrong.append(f"register {register} reads 0x{found:04x}, not 0x{value:04x}")
+            if wrong:
+                return wrong  # with an unknown direction a pattern might reach a pin
+            for pattern in (0x5555 & self._direction, 0xAAAA & self._direction, 0):
+                await self._put(OUTPUT, self._out | pattern)
+                if (found := await self._pair(OUTPUT)) != self._out | pattern:
+                    wrong.append(f"outputs read 0x{found:04x} after 0x{self._out | pattern:04x}")
+        return wrong
+
     async def _apply(self, levels: int) -> None:
         if await self._pair(DIRECTION) != self._direction:
             # A part that was reset has ones in its outputs: writing a direction first would switch everything on.

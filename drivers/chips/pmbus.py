@@ -107,6 +107,7 @@ class PmbusSupply:
         self._options = options
         self._i2c = buses.i2c(address, name, pec=True)
         self._mode = 0
+        self._capability = 0
 
     async def open(self) -> Identity:
         """Identify, clear latched faults, fan to its safe speed. Raises WrongDevice, BusFault, Timeout."""
@@ -114,6 +115,7 @@ class PmbusSupply:
         capability = await identify(self.name, self.address, expected, self._byte(CAPABILITY))
         if not capability & PEC_SUPPORTED:
             raise wrong_device(self.name, self.address, expected, f"CAPABILITY 0x{capability:02x}")
+        self._capability = capability
         await self._i2c.write(PAGE, b"\x00", harmless=True)
         self._mode = await self._byte(VOUT_MODE)
         maker, model = await self._text(MFR_ID), await self._text(MFR_MODEL)
@@ -164,6 +166,25 @@ class PmbusSupply:
     async def communication_errors(self) -> int:
         """STATUS_CML: 0x80 bad command, 0x40 bad data, 0x20 wrong packet error code."""
         return await self._byte(STATUS_CML)
+
+    async def fan_wanted(self) -> float:
+        """The speed that the fan is set to, rpm. Raises BusFault, Timeout."""
+        return await self._linear(FAN_COMMAND)
+
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        return await self._byte(CAPABILITY) == self._capability
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked."""
+        wrong = []
+        if page := await self._byte(PAGE):
+            wrong.append(f"PAGE reads {page}, not 0")
+        if (mode := await self._byte(VOUT_MODE)) != self._mode:
+            wrong.append(f"VOUT_MODE reads 0x{mode:02x}, not 0x{self._mode:02x}")
+        if not (config := await self._byte(FAN_CONFIG)) & FAN_RPM_MODE:
+            wrong.append(f"FAN_CONFIG_1_2 reads 0x{config:02x}: not set to revolutions per minute")
+        return wrong
 
     async def _byte(self, command: int) -> int:
         return (await self._i2c.read(command, 1))[0]

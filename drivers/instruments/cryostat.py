@@ -47,6 +47,7 @@ class Cryostat:
         self.address = address
         self._options = options
         self._visa = buses.visa(address, name)
+        self._identity = ""
 
     async def open(self) -> Identity:
         """Raises WrongDevice, BusFault, Timeout."""
@@ -55,6 +56,7 @@ class Cryostat:
         fields = [f.strip() for f in answer.split(",")]
         if len(fields) != 4 or fields[0] != "LSCI" or fields[1] not in MODELS:
             raise wrong_device(self.name, self.address, expected, repr(answer))
+        self._identity = answer
         return Identity("cryostat", self.address, fields[1], fields[2], fields[3])
 
     async def make_safe(self) -> None:
@@ -62,6 +64,10 @@ class Cryostat:
 
     async def close(self) -> None:
         await self._visa.close()
+
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        return await self._query("*IDN?") == self._identity
 
     async def read(self) -> CryostatReading:
         """Raises Stale when the instrument itself says that its reading is none, BusFault, Timeout."""

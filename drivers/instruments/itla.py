@@ -88,6 +88,10 @@ class Itla:
     async def close(self) -> None:
         await self._line.close()
 
+    async def known_answer(self) -> bool:
+        """See the role Probed. The channel is 1 after power-on and whenever a frequency is set."""
+        return await self._read(CHANNEL) == 1
+
     async def read(self) -> LaserReading:
         """`status` is StatusF. `emitting` is what the laser says: enabled, and not held dark by its disable pin.
 

@@ -62,6 +62,7 @@ class MecomTec:
         limit = options.current_limit_a
         self._limit = Quantity(f"{name}.current_limit", Limits("A", 0.0, limit, limit))
         self._driving = False
+        self._gains: tuple[float, float, float] | None = None
 
     async def open(self) -> Identity:
         """Identify, set current limit, ramp and communication watchdog, then the safe state.
@@ -126,6 +127,22 @@ class MecomTec:
             Quantity(f"{self.name}.{label}", Limits(unit, 0.0, 1e4, 0.0)).check(value)
         for parameter, value in ((KP, kp_a_per_k), (TI, ti_s), (TD, td_s)):
             await self.set_float(parameter, value)
+        self._gains = kp_a_per_k, ti_s, td_s
+
+    async def known_answer(self) -> bool:
+        """See the role Probed. Every reply has a CRC, so a wrong one is an error and no answer."""
+        return 1000 <= await self.get_int(DEVICE_TYPE) < 2000
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked: the parameters that the driver has set."""
+        wanted = {CURRENT_LIMIT: self._limit.value, WATCHDOG: self._options.watchdog_s}
+        if self._gains is not None:
+            wanted |= dict(zip((KP, TI, TD), self._gains, strict=True))
+        wrong = []
+        for parameter, value in wanted.items():
+            if abs((found := await self.get_float(parameter)) - value) > 1e-5 * max(1.0, abs(value)):
+                wrong.append(f"parameter {parameter} reads {found:g}, not {value:g}")
+        return wrong
 
     async def enable(self, on: bool) -> None:
         """Output stage on (regulating) or off."""

@@ -21,6 +21,7 @@ class Scpi:
         self.name = name
         self.visa = visa
         self._suspect = True  # the queue may hold errors of something before us
+        self._identity = ""
 
     async def identify(self, driver: str, maker: str, model: str) -> Identity:
         """Compare `*IDN?`. Raises WrongDevice."""
@@ -29,7 +30,20 @@ class Scpi:
         fields = [field.strip() for field in answer.split(",")]
         if len(fields) != 4 or fields[:2] != [maker, model]:
             raise wrong_device(self.name, address, expected, repr(answer))
+        self._identity = answer
         return Identity(driver, address, model, fields[2], fields[3])
+
+    def known_as(self, answer: str) -> None:
+        """What `*IDN?` answered when the device was opened: it may be another one than before."""
+        self._identity = answer
+
+    async def known_answer(self) -> bool:
+        """For the role Probed: `*IDN?` answers what it did when the device was opened."""
+        return await self.query("*IDN?") == self._identity
+
+    async def errors(self) -> list[str]:
+        """What the error queue holds, oldest first; it is empty afterwards. Raises BusFault, Timeout."""
+        return await self.visa.run(_errors)
 
     async def query(self, command: str, *, deadline_s: float = 1.0, harmless: bool = True) -> str:
         """The answer without its newline. Raises Refused, BusFault, Timeout."""

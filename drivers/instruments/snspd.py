@@ -76,6 +76,20 @@ class Snspd:
         await self._json.close()
         await self._counts.close()
 
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        count = await self.label("NumberOfDetectors")
+        return isinstance(count, int) and count >= len(self.channels)
+
+    async def check_registers(self) -> list[str]:
+        """See the role Checked: bias currents and the enable as the driver set them."""
+        wrong = []
+        wanted = {"BiasCurrent": [q.value * 1e6 for q in self._bias], "DetectorEnable": True}
+        for label, value in wanted.items():
+            if not _equal(found := await self.label(label), value):
+                wrong.append(f"{label} is {found!r}, not {value!r}")
+        return wrong
+
     async def set_bias(self, bias_a: Sequence[float]) -> None:
         """One current a channel. Raises OutOfRange (nothing written), Refused, BusFault, Timeout."""
         if len(bias_a) != len(self._bias):

@@ -49,10 +49,14 @@ class SymbolSource:
     async def open(self) -> Identity:
         """Raises WrongDevice, Refused, BusFault, Timeout."""
         identity = await self._scpi.identify("symbol_source", "QMODD", "SYMBOL-SOURCE")
-        self.period_ps = (await self._scpi.query_numbers("SYMB:PER?", 1))[0]
+        self.period_ps = await self.read_period_ps()
         self.bin_ps = (await self._scpi.query_numbers("SYMB:BIN?", 1))[0]
         await self.make_safe()
         return identity
+
+    async def read_period_ps(self) -> float:
+        """Length of a slot as the device says it now, ps. Raises Refused, BusFault, Timeout."""
+        return (await self._scpi.query_numbers("SYMB:PER?", 1))[0]
 
     async def make_safe(self) -> None:
         await self._scpi.set("SYMB:MODE OFF")
@@ -61,6 +65,14 @@ class SymbolSource:
 
     async def close(self) -> None:
         await self._scpi.visa.close()
+
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        return await self._scpi.known_answer()
+
+    async def errors(self) -> list[str]:
+        """What the instrument's error queue holds; it is empty afterwards. Raises BusFault, Timeout."""
+        return await self._scpi.errors()
 
     async def set_probabilities(self, p_x: float, p_decoy: float) -> tuple[float, float]:
         """Raises OutOfRange (nothing written), Refused while KEY runs, BusFault, Timeout."""

@@ -58,6 +58,14 @@ class TimeTagger:
     async def close(self) -> None:
         await self._scpi.visa.close()
 
+    async def known_answer(self) -> bool:
+        """See the role Probed."""
+        return await self._scpi.known_answer()
+
+    async def errors(self) -> list[str]:
+        """What the instrument's error queue holds; it is empty afterwards. Raises BusFault, Timeout."""
+        return await self._scpi.errors()
+
     async def run(self) -> None:
         async with self._lock:
             await self._scpi.set("TAGS:RUN")
@@ -97,6 +105,10 @@ class TimeTagger:
         """(records waiting, records the FIFO holds, clicks lost since RUN)."""
         waiting, depth, lost = [(await self._scpi.query_integers(f"TAGS:{q}?", 1))[0] for q in ("AVA", "DEPT", "LOST")]
         return waiting, depth, lost
+
+    async def questionable(self) -> int:
+        """STAT:QUES bits: 0 reference unlocked. Raises Refused, BusFault, Timeout."""
+        return (await self._scpi.query_integers("STAT:QUES?", 1))[0]
 
     async def set_threshold(self, channel: int, volts: float) -> None:
         """Channel 0 to 2. Raises OutOfRange (nothing written), Refused, BusFault, Timeout."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sim.chips.checksums import crc16_ansi, crc16_ccitt
 from sim.chips.softspan import one_bit_late
 from sim.clock import SimClock
+from sim.trouble import Trouble
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -55,6 +56,7 @@ class Ads131m08:
         self._sample = sample
         self._random = random
         self._clock_hz = clock_hz
+        self.trouble = Trouble()
         self.power_on_reset()
 
     def power_on_reset(self) -> None:
@@ -113,11 +115,27 @@ class Ads131m08:
                 volts,
             )
         volts = volts + self._noise_v * self._random.standard_normal(CHANNELS)
+        if self.trouble:
+            volts = self._troubled(volts)
         codes = np.rint(volts * self._gain * (FULL_SCALE / REFERENCE_V))
         if not self._plain:
             codes = np.rint((codes - self._offset) * self._scale)
+        for place in self.trouble.places("stuck"):
+            codes[int(place)] = self.trouble.value("stuck", place, default=0.0)
         limited: Ints = np.clip(codes, -FULL_SCALE, FULL_SCALE - 1).astype(np.int64) * self._enabled
         return limited
+
+    def _troubled(self, volts: Floats) -> Floats:
+        """What the converter makes of its inputs when something is wrong with it. The test signal is made from the
+        reference, so it hides a wrong one."""
+        t = self.trouble
+        wrong = volts.copy()
+        for c in range(CHANNELS):
+            wrong[c] *= t.value("gain", c, default=0.9, sound=1.0)
+            wrong[c] += t.value("offset", c, default=0.02) + t.noise(c, default=0.02)
+            if self._mux[c] in (_MUX_INPUT, _MUX_SHORT):
+                wrong[c] /= t.value("reference", default=1.05, sound=1.0)
+        return wrong
 
     def _next_sample(self) -> Ints:
         """What this frame hands out."""
@@ -153,6 +171,8 @@ class Ads131m08:
     def _frame(self, tx: bytes) -> bytes:
         size = WORD_BYTES[self._registers[MODE] >> 8 & 3]
         out = self._answer(size)
+        if tx and self.trouble.strikes("upset", default=0.3):
+            tx = bytes([tx[0] ^ 0x04]) + tx[1:]
         words = [int.from_bytes(tx[i : i + 2], "big") for i in range(0, len(tx) - size + 1, size)]
         if words:
             self._execute(words, tx, size)

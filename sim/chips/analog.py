@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-HEATER_MONITOR, SHORTED = 2, 7
+HEATER_MONITOR = 2
 HEATER_DIVIDER = 4.0
 RELATIVE_NOISE = 5e-4
 
@@ -51,13 +51,16 @@ class AnalogBoard:
         monitor_v: Callable[[], float],
         random: np.random.Generator,
         noise: float = RELATIVE_NOISE,
+        shorted: int | None = None,
     ) -> None:
+        """`shorted`: the channel whose input the board shorts, where it does."""
         self._slope = np.asarray(parameters.tia_vy_v, dtype=np.float64)
         self._intercept = np.asarray(parameters.tia_iz_a, dtype=np.float64)
         self._photocurrents = photocurrents
         self._monitor_v = monitor_v
         self._random = random
         self._noise = noise
+        self._shorted = shorted
 
     def volts(self) -> Floats:
         """One sample of every pin, V, shape (8,)."""
@@ -66,5 +69,6 @@ class AnalogBoard:
         ratio *= wobble
         volts = self._slope * np.log10(np.maximum(ratio, 1.0))
         volts[HEATER_MONITOR] = self._monitor_v() / HEATER_DIVIDER * wobble[HEATER_MONITOR]
-        volts[SHORTED] = 0.0
+        if self._shorted is not None:
+            volts[self._shorted] = 0.0
         return volts

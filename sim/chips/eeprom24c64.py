@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from sim.clock import SimClock
+from sim.trouble import Trouble
 
 SIZE, PAGE = 8192, 32
 WRITE_S = 0.004
@@ -20,6 +21,7 @@ class Eeprom24c64:
         self._clock = clock
         self.content = bytearray(content.ljust(SIZE, b"\xff")[:SIZE])
         self.protected = False
+        self.trouble = Trouble()
         self._pointer = 0
         self._busy_until = 0.0
 
@@ -42,13 +44,16 @@ class Eeprom24c64:
         page = self._pointer - self._pointer % PAGE
         for k, byte in enumerate(body):
             at = page + (self._pointer + k - page) % PAGE
-            if not self.protected:
+            if not (self.protected or self.trouble.has("protected")):
                 self.content[at] = byte
         self._pointer = page + (self._pointer + len(body) - page) % PAGE
         self._busy_until = self._clock.now() + WRITE_S
 
     def read(self, count: int) -> bytes:
         self._acknowledge()
-        out = bytes(self.content[(self._pointer + k) % SIZE] for k in range(count))
+        out = bytes(self._byte((self._pointer + k) % SIZE) for k in range(count))
         self._pointer = (self._pointer + count) % SIZE
         return out
+
+    def _byte(self, at: int) -> int:
+        return self.content[at] ^ int(self.trouble.value("flipped", at, default=1.0))

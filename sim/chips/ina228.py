@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sim.chips.registers import PointerRegisters, signed, twos
 from sim.clock import SimClock
+from sim.trouble import Trouble
 
 CONFIG, ADC_CONFIG, SHUNT_CAL, SHUNT_TEMPCO, VSHUNT, VBUS, DIETEMP, CURRENT, POWER, ENERGY, CHARGE, DIAG = range(12)
 SOVL, SUVL, BOVL, BUVL, TEMP_LIMIT, PWR_LIMIT, MANUFACTURER, DEVICE = 0x0C, 0x0D, 0x0E, 0x0F, 0x10, 0x11, 0x3E, 0x3F
@@ -52,6 +53,7 @@ class Ina228(PointerRegisters):
         self._measure = measure
         self._shunt_ohm = shunt_ohm
         self._die_c = die_c
+        self.trouble = Trouble()
         self.power_on_reset()
 
     def power_on_reset(self) -> None:
@@ -126,8 +128,12 @@ class Ina228(PointerRegisters):
             self._take(mode & 7)
 
     def _take(self, inputs: int) -> None:
+        r, trouble = self._results, self.trouble
+        if trouble.has("frozen") and r[VBUS]:
+            return
         volts, amperes = self._measure()
-        r = self._results
+        volts *= trouble.value("voltage", default=0.8, sound=1.0)
+        amperes = amperes * trouble.value("gain", default=0.8, sound=1.0) + trouble.value("offset", default=0.01)
         if inputs & 1:
             r[VBUS] = min(max(round(volts / VBUS_LSB_V), 0), (1 << 19) - 1)
         if inputs & 2:

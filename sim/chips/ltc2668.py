@@ -25,11 +25,11 @@ class Ltc2668(SoftSpanDac):
         if not self.powered[channel] or self.config & CONFIG_REFERENCE_OFF:
             return 0.0
         low, high = RANGES_V[self.spans[channel]]
-        return low + (high - low) * self.codes[channel] / 65536.0
+        return low + (high - low) * self._code(channel) / 65536.0
 
     def _drive(self, channel: int) -> None:
-        volts = self.voltage(channel)
-        if volts != self._driven[channel]:
-            self._driven[channel] = volts
-            if channel < self._wired:
-                self._outputs(channel, volts)
+        volts, output = self.voltage(channel), self.trouble.exchanged(channel)
+        if volts != self._driven[output]:
+            self._driven[output] = volts
+            if output < self._wired:
+                self._outputs(output, volts)

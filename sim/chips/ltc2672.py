@@ -51,13 +51,13 @@ class Ltc2672(SoftSpanDac):
         """Programmed output current, A."""
         if not self.powered[channel] or self.config & CONFIG_REFERENCE_OFF:
             return 0.0
-        return self.codes[channel] / 65536.0 * full_scale_a(self.spans[channel], self._rfsadj_ohm)
+        return self._code(channel) / 65536.0 * full_scale_a(self.spans[channel], self._rfsadj_ohm)
 
     def _drive(self, channel: int) -> None:
-        amperes = self.current(channel)
-        if amperes != self._driven[channel]:
-            self._driven[channel] = amperes
-            self._outputs.set_heater_current(channel, amperes)
+        amperes, output = self.current(channel), self.trouble.exchanged(channel)
+        if amperes != self._driven[output]:
+            self._driven[output] = amperes
+            self._outputs.set_heater_current(output, amperes)
 
     def faults(self) -> int:
         """Fault register: bits 0-4 open circuit, 5 over-temperature, 7 frame of a wrong length."""
@@ -65,6 +65,8 @@ class Ltc2672(SoftSpanDac):
         for channel in range(CHANNELS):
             if self._driven[channel] > 0.0 and self._outputs.heater_open(channel):
                 bits |= 1 << channel
+        if self.trouble.has("flags"):
+            bits |= int(self.trouble.value("flags", default=FAULT_OVERTEMPERATURE))
         return bits | (FAULT_OVERTEMPERATURE if self._die_c() > 175.0 else 0)
 
     def _status(self) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sim.trouble import Trouble
+
 INPUT, OUTPUT, POLARITY, DIRECTION = 0, 2, 4, 6
 
 
@@ -16,6 +18,7 @@ class Pca9535:
         self._on_levels = on_levels
         self._pointer = 0
         self._levels = -1
+        self.trouble = Trouble(self._changed)
         self.power_on_reset()
 
     def power_on_reset(self) -> None:
@@ -27,8 +30,13 @@ class Pca9535:
     def levels(self) -> int:
         """Levels of the 16 pins."""
         output = self._registers[OUTPUT] | self._registers[OUTPUT + 1] << 8
-        is_input = self._registers[DIRECTION] | self._registers[DIRECTION + 1] << 8
-        return output & ~is_input & 0xFFFF | self._inputs() & is_input
+        is_input = self._registers[DIRECTION] | self._registers[DIRECTION + 1] << 8 | self._pins("floating")
+        levels = output & ~is_input & 0xFFFF | self._inputs() & is_input
+        return (levels | self._pins("high")) & ~self._pins("low")
+
+    def _pins(self, kind: str) -> int:
+        """Mask of the pins that have a fault."""
+        return sum(1 << int(place) for place in self.trouble.places(kind))
 
     def _changed(self) -> None:
         levels = self.levels()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 from sim.clock import SimClock
+from sim.trouble import Trouble
 
 VOUT_EXPONENT = -12  # 12 V does not fit a word at -13
 WORDS = {0x79, 0x88, 0x89, 0x8B, 0x8C, 0x8D, 0x90, 0x96, 0x97, 0x3B}
@@ -45,6 +46,7 @@ class PmbusSupply:
         self._load_a = load_a
         self._inlet_c = inlet_c
         self._serial = serial
+        self.trouble = Trouble()
         self.broken_fan = False
         self.input_v = 48.0
         self.sag_v = 0.0
@@ -106,15 +108,24 @@ class PmbusSupply:
 
     def fan_rpm(self) -> float:
         """Actual speed, rpm: follows the command with a lag."""
-        target = 0.0 if self.broken_fan else min(TOP_RPM, max(0.0, linear11_value(self._fan_wanted)))
+        pace = 0.0 if self.broken_fan else self.trouble.value("slow", default=0.4, sound=1.0)
+        target = min(TOP_RPM, max(0.0, linear11_value(self._fan_wanted)))
         share = math.exp(-(self._clock.now() - self._fan_since) / FAN_SPIN_S)
-        return 0.0 if self.broken_fan else target + (self._fan_from - target) * share
+        return pace * (target + (self._fan_from - target) * share)
 
     def _block(self, command: int) -> bytes:
         return {0x99: b"QPSU", 0x9A: b"QP-150-12", 0x9B: b"A3", 0x9E: self._serial.encode()}[command]
 
     def _output_v(self) -> float:
-        return 12.0 - self.sag_v - 0.01 * self._load_a() if self.input_v > 36.0 else 0.0
+        off = self.trouble.value("rising", default=1.5) - self.trouble.value("sagging", default=1.5) - self.sag_v
+        return 12.0 + off - 0.01 * self._load_a() if self._input_v() > 36.0 else 0.0
+
+    def _input_v(self) -> float:
+        return self.trouble.value("input", default=38.0, sound=self.input_v)
+
+    def _inside_c(self) -> float:
+        heating = 8.0 + 60_000.0 / max(self.fan_rpm(), 1500.0) * 0.2
+        return self._inlet_c() + heating + self.trouble.value("hot", default=45.0)
 
     def _word(self, command: int) -> int:
         volts, amperes = self._output_v(), self._load_a()
@@ -127,10 +138,10 @@ class PmbusSupply:
             return self._fan_wanted
         drawn = watts / 0.9 + 2.0 if volts else 0.0
         value = {
-            0x88: self.input_v,
-            0x89: drawn / self.input_v if self.input_v else 0.0,
+            0x88: self._input_v(),
+            0x89: drawn / self._input_v() if self._input_v() else 0.0,
             0x8C: amperes,
-            0x8D: self._inlet_c() + 8.0 + 60_000.0 / max(self.fan_rpm(), 1500.0) * 0.2,
+            0x8D: self._inside_c(),
             0x90: self.fan_rpm(),
             0x96: watts,
             0x97: drawn,
@@ -143,8 +154,12 @@ class PmbusSupply:
             now |= 0x0848
         elif self._output_v() < 11.4:
             now |= 0x8800
-        if self.input_v < 40.0:
-            now |= 0x2000
+        elif self._output_v() > 12.6:
+            now |= 0x8020
+        if self._input_v() < 40.0:
+            now |= 0x2008
+        if self._inside_c() > 85.0:
+            now |= 0x0004
         if self.fan_rpm() < 800.0 and self._clock.now() - self._fan_since > 3.0 * FAN_SPIN_S:
             now |= 0x0400
         if self._cml:

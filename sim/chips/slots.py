@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sim.busfaults import NO_EFFECT, BusFaults, Effect
 from sim.chips.checksums import smbus_pec
+from sim.trouble import Trouble
 
 I2C_M_RD = 0x0001
 Message = tuple[int, bytes | int]
@@ -190,6 +191,7 @@ class PecTarget:
         self._inner = inner
         self._lengths = lengths
         self._command = b""
+        self.trouble: Trouble = getattr(inner, "trouble", Trouble())
 
     def power_on_reset(self) -> None:
         self._command = b""

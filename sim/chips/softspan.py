@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from sim.trouble import Trouble
+
+ECHO_MASK = 0x10
+OFF_CODES = 2000.0
+
 
 def one_bit_late(data: bytes) -> bytes:
     """What a receiver that samples on the wrong clock edge sees: every bit one clock late, an idle zero first."""
@@ -21,6 +26,7 @@ class SoftSpanDac(ABC):
     def __init__(self, channels: int, spans: frozenset[int]) -> None:
         self.channels = channels
         self._spans_allowed = spans
+        self.trouble = Trouble(self._redrive)
         self.power_on_reset()
 
     def power_on_reset(self) -> None:
@@ -55,7 +61,21 @@ class SoftSpanDac(ABC):
         if tx and self.frame_valid:
             self._command(tx[-3] >> 4, tx[-3] & 15, tx[-2] << 8 | tx[-1])
         rx = stream[: len(tx)]
+        if self.trouble.has("echo"):
+            mask = int(self.trouble.value("echo", default=ECHO_MASK))
+            rx = bytes(byte ^ mask for byte in rx)
         return rx if mode in (0, 3) else one_bit_late(rx)
+
+    def _code(self, channel: int) -> float:
+        """The code that stands at a channel's converter: the register's, unless the channel is broken."""
+        trouble = self.trouble
+        if not trouble:
+            return self.codes[channel]
+        if trouble.has("stuck", channel):
+            return trouble.value("stuck", channel, default=0.0)
+        off = trouble.value("offset", channel, default=OFF_CODES) + trouble.noise(channel, default=OFF_CODES)
+        code = self.codes[channel] * trouble.value("gain", channel, default=0.8, sound=1.0) + off
+        return min(max(code, 0.0), 65535.0)
 
     def _status(self) -> bytes:
         """Bytes that replace the first of the shift register as chip select falls."""

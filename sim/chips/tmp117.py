@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sim.chips.registers import PointerRegisters, signed, twos
 from sim.clock import SimClock
+from sim.trouble import Trouble
 
 TEMPERATURE, CONFIG, HIGH_LIMIT, LOW_LIMIT, UNLOCK, EEPROM1, EEPROM2, OFFSET, EEPROM3, DEVICE = (*range(9), 0x0F)
 LSB_C = 7.8125e-3
@@ -30,6 +31,7 @@ class Tmp117(PointerRegisters):
         self._clock = clock
         self._celsius = celsius
         self._eeprom = {**FACTORY_EEPROM, CONFIG: CONFIG_RESET}
+        self.trouble = Trouble()
         self.power_on_reset()
 
     def power_on_reset(self) -> None:
@@ -53,7 +55,7 @@ class Tmp117(PointerRegisters):
 
     def _convert(self) -> None:
         mode = self._registers[CONFIG] >> 10 & 3
-        if mode == SHUTDOWN:
+        if mode == SHUTDOWN or self.trouble.has("unready"):
             return
         elapsed = self._clock.now() - self._started - self._active_s()
         ended = 0 if elapsed < -1e-12 else 1 + int(elapsed / self._cycle_s() + 1e-9)
@@ -63,7 +65,9 @@ class Tmp117(PointerRegisters):
             return
         self._conversions = ended
         offset = signed(self._registers[OFFSET], 16)
-        self._result = twos(round(self._celsius() / LSB_C) + offset, 16)
+        if not (self.trouble.has("frozen") and self._result != NO_RESULT):
+            off_k = self.trouble.value("offset", default=3.0) + self.trouble.noise(default=0.5)
+            self._result = twos(round((self._celsius() + off_k) / LSB_C) + offset, 16)
         self._flags |= DATA_READY
         reading = signed(self._result, 16)
         if reading > signed(self._registers[HIGH_LIMIT], 16):

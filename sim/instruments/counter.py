@@ -1,4 +1,4 @@
-"""Universal counter, Keysight 53220A: totalise on channel 1 (programming guide; reference hardware A7, B)."""
+"""Universal counter, Keysight 53220A: totalise on channel 1 or 2 (programming guide; reference hardware A7, B)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Callable
 
 from sim.clock import SimClock
 from sim.scpi import Argument, ScpiError, ScpiInstrument, number, word
+from sim.trouble import Trouble
 
 GATE_S = (100e-6, 1000.0)
 
 
 class Counter(ScpiInstrument):
-    """`counts(seconds)` are the pulses of an interval of that length that ends now, above a threshold of `level_v`."""
+    """`counts(channel, seconds, level_v)` are the pulses on input `channel` (0 or 1) in an interval of that length that
+    ends now, above a threshold of `level_v`."""
 
-    def __init__(self, clock: SimClock, counts: Callable[[float, float], float], serial: str) -> None:
+    def __init__(self, clock: SimClock, counts: Callable[[int, float, float], float], serial: str) -> None:
         self._clock = clock
         self._counts = counts
+        self.trouble = Trouble()
         super().__init__(f"Keysight Technologies,53220A,{serial},03.02-0000.000-0.0.00-00-00-00")
         add = self.commands.add
         add("INPut#:COUPling", lambda n, a: self._choice(n, a, ("DC", "AC")), 1)
@@ -37,6 +40,7 @@ class Counter(ScpiInstrument):
     def reset(self) -> None:
         self._level_v = [0.0, 0.0]
         self._gate_s = 0.1
+        self._channel = 0
         self._ends: float | None = None
         self._result: float | None = None
 
@@ -68,6 +72,7 @@ class Counter(ScpiInstrument):
             raise ScpiError(-222, "gate time")
         if channel not in (b"(@1)", b"(@2)"):
             raise ScpiError(-224, "channel list")
+        self._channel = 0 if channel == b"(@1)" else 1
         self._gate_s, self._result, self._ends = seconds, None, None
 
     def _initiate(self) -> None:
@@ -82,7 +87,10 @@ class Counter(ScpiInstrument):
         if self._ends is not None:
             if self._clock.now() < self._ends - 1e-9:
                 raise ScpiError(-221, "measurement in progress")
-            self._result = self._counts(self._gate_s, self._level_v[0])
+            open_s = self._gate_s * self.trouble.value("gate", default=0.5, sound=1.0)
+            self._result = self._counts(self._channel, open_s, self._level_v[self._channel])
+            if self.trouble.has("dead", self._channel):
+                self._result = 0.0
             self._ends = None
         if self._result is None:
             raise ScpiError(-221, "no measurement")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sim.trouble import Trouble
+
 INVALID, UNDER, OVER, ZERO, OPEN = 1, 16, 32, 64, 128
 INPUTS = "ABCD"
 
@@ -17,6 +19,7 @@ class Cryostat:
     def __init__(self, kelvin: Callable[[], float], serial: str) -> None:
         self._kelvin = kelvin
         self._serial = serial
+        self.trouble = Trouble()
         self.reading_status = 0
         self.heater_status = 0
         self.power_on_reset()
@@ -38,12 +41,12 @@ class Cryostat:
         if name == "*IDN?":
             return f"LSCI,MODEL336,{self._serial},2.9".encode()
         if name == "KRDG?" and argument in INPUTS:
-            value = self._kelvin() if argument in ("A", "") and not self.reading_status else 0.0
+            value = self._kelvin() if argument in ("A", "") and not self._reading() else 0.0
             return f"{value:+.5E}".encode()
         if name == "RDGST?":
-            return f"{self.reading_status:03d}".encode()
+            return f"{self._reading():03d}".encode()
         if name == "HTRST?":
-            return str(self.heater_status).encode()
+            return str(1 if self.trouble.has("heater") else self.heater_status).encode()
         if name == "RANGE?":
             return str(self._range).encode()
         if name == "SETP?":
@@ -51,6 +54,9 @@ class Cryostat:
         if name in ("RANGE", "SETP"):
             self._write(name, rest)
         return None
+
+    def _reading(self) -> int:
+        return OPEN if self.trouble.has("open") else self.reading_status
 
     def _write(self, name: str, rest: str) -> None:
         try:

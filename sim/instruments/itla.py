@@ -15,6 +15,7 @@ from sim.clock import SimClock
 from sim.instruments import itla_registers as reg
 from sim.instruments.itla_registers import ItlaError
 from sim.instruments.stream import Replies
+from sim.trouble import Trouble
 
 OK, EXECUTION_ERROR, AEA, PENDING = range(4)
 PACKET = 4
@@ -66,6 +67,7 @@ class Itla:
         self._port = port
         self._strings = {**reg.STRINGS, reg.SERIAL: serial}
         self._replies = Replies(clock)
+        self.trouble = Trouble(self._light)
         self._handlers: dict[int, Callable[[int], None]] = {
             reg.RESENA: self._write_enable,
             reg.POWER: self._write_power,
@@ -109,10 +111,13 @@ class Itla:
         return base + grid + signed(r[reg.FTF], 16) * 1e6
 
     def _light(self) -> None:
-        self._port.set_laser(self._emit, self.frequency_hz(), signed(self._registers[reg.POWER], 16) / 100.0)
+        dbm = signed(self._registers[reg.POWER], 16) / 100.0 - self.trouble.value("weak", default=3.0)
+        self._port.set_laser(self._emit, self.frequency_hz() + self.trouble.value("detuned", default=20e9), dbm)
 
     def poll(self) -> None:
         """Finish a pending operation whose time has come."""
+        if self._sena and not self._emit and self.trouble.has("unlit"):
+            return
         if self._pending is not None and self._clock.now() >= self._pending.until:
             operation, self._pending = self._pending, None
             operation.finish()
@@ -226,6 +231,7 @@ class Itla:
             self._latched[register] |= now >> 8
         if self._emit and not self._port.laser()[0]:
             now |= reg.STATUS_DIS
+        now |= int(self.trouble.value("fatal" if register == reg.STATUS_F else "alarm", default=0x0200))
         value = now | latched
         if value & 0x0F00:
             value |= reg.STATUS_ALM if register == reg.STATUS_W else reg.STATUS_FATAL

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sim.clock import SimClock
 from sim.instruments.stream import Replies
+from sim.trouble import Trouble
 
 CHANNELS = 3
 DELIMITER = b"\x17"
@@ -47,6 +48,8 @@ class SnspdController:
         self._clock = clock
         self._port = port
         self._replies = Replies(clock)
+        self.trouble = Trouble(self._drive)
+        self._shown: dict[str, dict[str, Any]] = {}
         self._commands: dict[str, Callable[[Any], None]] = {
             "SetMeasurementPeriod": self._set_period,
             "SetAllBiasCurrents": self._set_biases,
@@ -67,8 +70,12 @@ class SnspdController:
         self._drive()
 
     def _drive(self) -> None:
-        for channel, microamperes in enumerate(self._biases_ua):
+        for channel, asked in enumerate(self._biases_ua):
+            microamperes = 0.0 if self.trouble.has("dead", channel) else self._actual_ua(channel, asked)
             self._port.set_detector_bias(channel, microamperes * 1e-6 if self._enabled else 0.0)
+
+    def _actual_ua(self, channel: int, asked: float) -> float:
+        return max(0.0, asked + self.trouble.value("offset", channel, default=3.0))
 
     # --- command port --------------------------------------------------------------------------------------------
 
@@ -126,7 +133,8 @@ class SnspdController:
         handler(value)
 
     def _request(self, name: str) -> None:
-        labels = self._labels()
+        labels = self._shown if self._shown and self.trouble.has("frozen") else self._labels()
+        self._shown = labels
         if name == "labelProps":
             for label, properties in labels.items():
                 self._say(label, properties)
@@ -189,7 +197,7 @@ class SnspdController:
 
     def _line(self, time: float) -> bytes:
         rates = self._port.detector_rates(self.period_s)
-        heard = [0.0 < level < PULSE_MV for level in self._triggers_mv]
+        heard = [0.0 < v < PULSE_MV and not self.trouble.has("silent", c) for c, v in enumerate(self._triggers_mv)]
         counts = [round(float(r) * self.period_s) if on else 0 for r, on in zip(rates, heard, strict=True)]
         return (f"{time:.6f}," + ",".join(map(str, counts)) + "\n").encode("ascii")
 

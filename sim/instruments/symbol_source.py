@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from sim.ports import SourcePort
 from sim.scpi import Argument, Block, ScpiError, ScpiInstrument, block, boolean, integer, number, pair, word
+from sim.trouble import Trouble
 
 Slots = npt.NDArray[np.int64]
 
@@ -31,6 +32,7 @@ MAX_RANGE = 1 << 20
 MAX_DRIVE_V = 12.0
 RANDOMISER_LEVELS = 16
 INVALID = 8
+BITS = {"basis": 1, "value": 2, "decoy": 4}
 MODES = ("OFF", "CW", "NULL", "FIX", "SYNC", "KEY")
 _HEAD = struct.Struct("<4sHHQIII")
 
@@ -95,10 +97,11 @@ class SymbolSource(ScpiInstrument):
     def __init__(self, port: SourcePort, serial: str) -> None:
         super().__init__(f"QMODD,SYMBOL-SOURCE,{serial},1.0")
         self._port = port
+        self.trouble = Trouble(self._redrive)
         self.reference_unlocked = False
         self.rng_fault = False
         add = self.commands.add
-        add("SYMBol:PERiod?", lambda: str(round(port.period_s * 1e12)))
+        add("SYMBol:PERiod?", self._period)
         add("SYMBol:BIN?", lambda: str(round(port.bin_s * 1e12)))
         add("SYMBol:PROBability:BASis", lambda p: self._set_probability(0, p), 1)
         add("SYMBol:PROBability:DECoy", lambda p: self._set_probability(1, p), 1)
@@ -122,6 +125,7 @@ class SymbolSource(ScpiInstrument):
         add("SYMBol:FREE", self._free, 1)
         add("SYMBol:RANGe?", self._range, 2)
         add("STATus:QUEStionable?", lambda: str(self._questionable()))
+        self._drives: dict[str, float] = {}
         self._clear_run()
         self.reset()
 
@@ -135,8 +139,7 @@ class SymbolSource(ScpiInstrument):
         self._probabilities = [16384, 32768]
         self._port.set_probabilities(*self._probabilities)
         self._drives = {"carver": 0.0, "state": 0.0, "decoy": 0.0}
-        for which, volts in self._drives.items():
-            self._port.set_rf(which, volts)
+        self._redrive()
         self._randomiser = False
         self._port.set_randomiser(False)
 
@@ -163,7 +166,14 @@ class SymbolSource(ScpiInstrument):
         if not 0.0 <= volts <= MAX_DRIVE_V:
             raise ScpiError(-222, "amplitude")
         self._drives[which] = volts
-        self._port.set_rf(which, volts)
+        self._redrive()
+
+    def _redrive(self) -> None:
+        for which, volts in self._drives.items():
+            self._port.set_rf(which, volts * self.trouble.value("weak", which, default=0.0, sound=1.0))
+
+    def _period(self) -> str:
+        return str(round(self._port.period_s * 1e12 * self.trouble.value("period", default=1.01, sound=1.0)))
 
     def _set_randomiser(self, argument: Argument) -> None:
         self._randomiser = boolean(argument)
@@ -172,11 +182,14 @@ class SymbolSource(ScpiInstrument):
     def _randomiser_rms(self) -> float:
         """Rms of the phases that the randomiser sets, rad, as the device measures at its driver's output."""
         phases = np.arange(RANDOMISER_LEVELS) * (2.0 * np.pi / RANDOMISER_LEVELS)
-        return float(np.std(phases)) if self._randomiser else 0.0
+        scale = self.trouble.value("randomiser", default=0.3, sound=1.0)
+        return scale * float(np.std(phases)) if self._randomiser else 0.0
 
     def _questionable(self) -> int:
         over = any(v > 0.9 * MAX_DRIVE_V for v in self._drives.values())
-        return int(self.reference_unlocked) | int(self.rng_fault) << 1 | int(over) << 2
+        unlocked = self.reference_unlocked or self.trouble.has("unlocked")
+        unhealthy = self.rng_fault or self.trouble.has("health")
+        return int(unlocked) | int(unhealthy) << 1 | int(over) << 2
 
     # --- runs and modes ------------------------------------------------------------------------------------------
 
@@ -255,9 +268,23 @@ class SymbolSource(ScpiInstrument):
         valid = asked[self._read.claim(asked)]
         nibbles = np.full(len(slots), INVALID, dtype=np.uint8)
         if len(valid):
-            nibbles[np.searchsorted(slots, valid)] = self._port.symbols(valid) & 7
+            nibbles[np.searchsorted(slots, valid)] = self._random(valid, self._port.symbols(valid))
         self._read.forget_before(first)
         return answer_block(int(slots[0]), self._port.run_now()[0], nibbles)
+
+    def _random(self, slots: Slots, nibbles: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Symbols of KEY mode as the device has them; where its generator is broken what it emits is not changed, for
+        only its own tests look at single symbols of such a device."""
+        nibbles = (nibbles & 7).astype(np.uint8)
+        for which, bit in BITS.items():
+            if self.trouble.has("stuck", which):
+                high = self.trouble.value("stuck", which, default=0.0) > 0.0
+                nibbles = nibbles | np.uint8(bit) if high else nibbles & np.uint8(7 ^ bit)
+            elif self.trouble.has("biased", which):
+                share = self.trouble.value("biased", which, default=0.3)
+                more = (slots * 2654435761 + bit) % 1000 < 1000.0 * share
+                nibbles = np.where(more, nibbles | np.uint8(bit), nibbles).astype(np.uint8)
+        return nibbles
 
     def _free(self, argument: Argument) -> None:
         _, end = self._window()

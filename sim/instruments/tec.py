@@ -24,6 +24,7 @@ from sim.instruments.mecom import (
 )
 from sim.instruments.stream import Replies
 from sim.ports import TecPort
+from sim.trouble import Trouble
 
 BROADCAST = 255
 STATUS_READY, STATUS_RUN, STATUS_ERROR, STATUS_RESETTING = 1, 2, 3, 5
@@ -39,6 +40,7 @@ OUTPUT_ENABLE, TARGET, RAMP_RATE, COMMUNICATION_WATCHDOG, STABILITY_WINDOW, STAB
     4041,
 )
 STAGE_INPUT, STATIC_CURRENT, CURRENT_LIMIT, POLARITY = 2000, 2020, 2030, 3034
+REGULATOR = (3010, 3011, 3012, 3013)
 FROM_STATIC, FROM_REGULATOR = 0, 2
 """What the output stage follows (parameter 2000); live values (1) are not emulated."""
 
@@ -72,6 +74,7 @@ class TecController:
         self._address = address
         self._replies = Replies(clock)
         self._buffer = bytearray()
+        self.trouble = Trouble(self._troubled)
         self._table = self._parameters(serial)
         self._flash = {number: p.default for number, p in self._table.items()}
         self._reset_until = -math.inf
@@ -101,7 +104,7 @@ class TecController:
             107: constant(0),
             108: Parameter(False, 0, 0, 1),
             109: constant(0),
-            1000: shown(lambda: port.object_c),
+            1000: shown(self._object_c),
             1001: shown(lambda: port.sink_c),
             1010: shown(lambda: self._values[TARGET]),
             1011: shown(lambda: self._ramp_c),
@@ -137,7 +140,7 @@ class TecController:
         self._buffer.clear()
         self._replies.clear()
         self._values = dict(self._flash)
-        self._error = 0
+        self._error = int(self.trouble.value("error", default=30.0))
         self._trip: _Trip | None = None
         self._last_frame = self._clock.now()
         self._output(on=False)
@@ -161,14 +164,23 @@ class TecController:
                 self._port.current_limit_a = self._trip.current_a * left
         self._advance_ramp(now)
         window = self._values[STABILITY_WINDOW]
-        if not self._on or abs(self._port.object_c - self._values[TARGET]) > window:
+        if not self._on or abs(self._object_c() - self._values[TARGET]) > window:
             self._outside_at = now
+
+    def _object_c(self) -> float:
+        """What the thermistor says, C."""
+        return self._port.object_c + self.trouble.value("offset", default=3.0)
+
+    def _troubled(self) -> None:
+        if self.trouble.has("error"):
+            self.inject_error(int(self.trouble.value("error", default=30.0)))
+        self._apply_settings()
 
     def _advance_ramp(self, now: float) -> None:
         if self._on:
             step = self._values[RAMP_RATE] * (now - self._ramped_at)
             self._ramp_c += min(max(self._values[TARGET] - self._ramp_c, -step), step)
-            self._port.target_c = self._ramp_c
+            self._port.target_c = self._ramp_c - self.trouble.value("offset", default=3.0)
         self._ramped_at = now
 
     def _output(self, *, on: bool) -> None:
@@ -176,8 +188,8 @@ class TecController:
         self._on = on
         self._values[OUTPUT_ENABLE] = float(on)
         self._outside_at = self._ramped_at = now
-        self._ramp_c = self._port.object_c if on else self._values[TARGET]  # a ramp begins where the object is
-        self._port.target_c = self._ramp_c
+        self._ramp_c = self._object_c() if on else self._values[TARGET]  # a ramp begins where the object is
+        self._port.target_c = self._ramp_c - self.trouble.value("offset", default=3.0)
         self._port.enabled = on
 
     def inject_error(self, number: int) -> None:
@@ -283,10 +295,12 @@ class TecController:
         value = decode(digits[6:], is_float=parameter.is_float)
         if not parameter.low <= value <= parameter.high:  # false for NaN, too
             raise MecomRefusal(MecomError.RANGE)
+        if number in REGULATOR and self.trouble.has("forgetful"):
+            return
         self._values[number] = value
         if number == OUTPUT_ENABLE:
             self._trip = None
-            self._error = self._error if value else 0
+            self._error = self._error if value or self.trouble.has("error") else 0
             self._output(on=bool(value) and not self._error)
         self._apply_settings()
 
@@ -296,6 +310,6 @@ class TecController:
         port.kp_a_per_k = v[3010]
         port.ti_s = v[3011]
         if self._trip is None:
-            port.current_limit_a = v[CURRENT_LIMIT]
+            port.current_limit_a = min(v[CURRENT_LIMIT], self.trouble.value("weak", default=0.05, sound=math.inf))
         port.polarity = 1 if v[POLARITY] == 0 else -1
         port.static_a = v[STATIC_CURRENT] if v[STAGE_INPUT] == FROM_STATIC else None

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sim.ports import TaggerPort
 from sim.scpi import Argument, ScpiError, ScpiInstrument, block, integer, number, pair
+from sim.trouble import Trouble
 
 Records = npt.NDArray[np.uint64]
 
@@ -50,6 +51,10 @@ class Fifo:
     def __init__(self, capacity: int = FIFO_RECORDS) -> None:
         self._capacity = capacity
         self.clear()
+
+    def limit(self, capacity: int) -> None:
+        """For faults."""
+        self._capacity = capacity
 
     def clear(self) -> None:
         self._parts: list[Records] = []
@@ -99,6 +104,7 @@ class TimeTagger(ScpiInstrument):
         super().__init__(f"QMODD,TIME-TAGGER,{serial},1.0")
         self._port = port
         self._fifo = Fifo(fifo_records)
+        self.trouble = Trouble(self._troubled)
         self.reference_unlocked = False
         add = self.commands.add
         add("INPut#:THReshold", self._set_threshold, 1)
@@ -116,7 +122,7 @@ class TimeTagger(ScpiInstrument):
         add("TAGS:GATE?", lambda: pair(self._gate))
         add("COUNt?", self._counts)
         add("COUNt:RATE?", self._rates)
-        add("STATus:QUEStionable?", lambda: str(int(self.reference_unlocked)))
+        add("STATus:QUEStionable?", lambda: str(int(self._unlocked())))
         self.reset()
 
     def power_on_reset(self) -> None:
@@ -136,7 +142,7 @@ class TimeTagger(ScpiInstrument):
     def _clear(self) -> None:
         self._fifo.clear()
         self._sequence = 0
-        self._from = self._to = 0
+        self._from = self._to = self._noised = 0
         self._totals = np.zeros(CHANNELS, dtype=np.int64)
         self._rated = (0, self._totals.copy())
         self._held: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]] = (np.empty(0, np.int64), np.empty(0, np.uint8))
@@ -191,7 +197,11 @@ class TimeTagger(ScpiInstrument):
         if not self._running:
             return self._fifo
         times, channels, upto = self._port.collect()
-        heard = np.array([0.0 < v < PULSE_V for v in self._thresholds])
+        if self.trouble.places("noisy"):
+            times, channels = self._with_noise(times, channels, upto)
+        heard = np.array(
+            [0.0 < v < PULSE_V and not self.trouble.has("dead", c) for c, v in enumerate(self._thresholds)]
+        )
         if not heard.all():
             seen = heard[channels]
             times, channels = times[seen], channels[seen]
@@ -201,6 +211,25 @@ class TimeTagger(ScpiInstrument):
             times, channels = self._delayed(times, channels, upto)
         self._fifo.put(times, channels)
         return self._fifo
+
+    def _unlocked(self) -> bool:
+        return self.reference_unlocked or self.trouble.has("unlocked")
+
+    def _troubled(self) -> None:
+        self._fifo.limit(int(self.trouble.value("overflow", default=64.0, sound=FIFO_RECORDS)))
+
+    def _with_noise(
+        self, times: npt.NDArray[np.int64], channels: npt.NDArray[np.uint8], upto: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Clicks of inputs that click by themselves, evenly spread over the time since the last."""
+        since, self._noised = min(self._noised, upto), upto
+        for place in self.trouble.places("noisy"):
+            count = int(self.trouble.value("noisy", place, default=20_000.0) * (upto - since) * 1e-12)
+            extra = np.linspace(since, upto, count, endpoint=False).astype(np.int64)
+            times = np.concatenate([times, extra])
+            channels = np.concatenate([channels, np.full(count, int(place), dtype=np.uint8)])
+        order = np.argsort(times, kind="stable")
+        return times[order], channels[order]
 
     def _delayed(
         self, times: npt.NDArray[np.int64], channels: npt.NDArray[np.uint8], upto: int
@@ -235,7 +264,7 @@ class TimeTagger(ScpiInstrument):
     def _block(self, out: Records, to: int, *, overflow: bool, more: bool) -> bytes:
         open_ps, period_ps = self._gate
         flags = (FLAG_OVERFLOW if overflow else 0) | (FLAG_MORE if more else 0)
-        flags |= (FLAG_GATED if period_ps else 0) | (FLAG_UNLOCKED if self.reference_unlocked else 0)
+        flags |= (FLAG_GATED if period_ps else 0) | (FLAG_UNLOCKED if self._unlocked() else 0)
         ppm = round(1e6 * open_ps / period_ps) if period_ps else ALWAYS_PPM
         lost = min(self._fifo.lost, 0xFFFFFFFF)
         head = _HEAD.pack(b"QTG1", HEADER_BYTES, flags, self._sequence, self._from, to, len(out), lost, ppm)

@@ -101,7 +101,7 @@ def expected(light: Light, how: Reception, p_x: float, p_decoy: float, pilot_eve
     shares = np.zeros(CLASSES)
     shares[:PILOTS] = np.outer([(1 - p_x) / 2, (1 - p_x) / 2, p_x / 2, p_x / 2], [1 - p_decoy, p_decoy]).ravel()
     shares[PILOTS:] = 0.5 * bool(pilot_every)
-    darks = light.darks * how.period_ps * 1e-12
+    darks = light.steady * how.period_ps * 1e-12
     clicks = 1.0 - np.exp(-(rows @ _OF_CELL.T + darks))
     ordinary, bright = shares[:PILOTS] @ clicks[:PILOTS], shares[PILOTS:] @ clicks[PILOTS:]
     mean = (1.0 - pilots) * ordinary + pilots * bright
@@ -112,8 +112,8 @@ def expected(light: Light, how: Reception, p_x: float, p_decoy: float, pilot_eve
     return Expected(
         slots,
         slots * (1.0 - pilots) * live,
-        slots * seen[:, None] * outcomes(rows, light.darks, how),
-        slots * (weights @ _satellites(rows, light.darks, how)) * alive[_AT],
+        slots * seen[:, None] * outcomes(rows, light.steady, how),
+        slots * (weights @ _satellites(rows, light.steady, how)) * alive[_AT],
     )
 
 

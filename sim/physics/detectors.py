@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from sim.faults import FaultSchedule
+from sim.physics.defects import values
+
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 WORKING_POINT = 0.92  # share of the switching current at which the dark rates are specified
 MIDPOINT = 0.72
@@ -20,6 +24,7 @@ RESET_BELOW_A = 1e-6
 LEAD_OHM = 60.0  # bias tee and lines: what a superconducting wire shows
 HOTSPOT_OHM = 50e3
 SWITCH_PER_KELVIN = -0.005
+INSENSITIVE, LEAKY, WEAK, NOISY_V = 0.5, 50.0, 0.6, 0.02
 
 
 def relative_efficiency(bias: float, switch: float, widening: float = 1.0) -> float:
@@ -36,10 +41,36 @@ def dark_rate(bias: float, switch: float, at_working_point: float, widening: flo
     return 0.5 * at_working_point * (relative_efficiency(bias, switch, widening) + intrinsic)
 
 
+@dataclass(frozen=True)
+class DetectorDefects:
+    """What is wrong with detectors, each shape (3,). dead: no click comes out; normal: does not superconduct;
+    sensitivity, darks, weak: factors on efficiency, darks and switching current; reading_v: noise of the bias reading,
+    rms."""
+
+    dead: Flags = field(default_factory=lambda: np.zeros(3, np.bool_))
+    normal: Flags = field(default_factory=lambda: np.zeros(3, np.bool_))
+    sensitivity: Floats = field(default_factory=lambda: np.ones(3))
+    darks: Floats = field(default_factory=lambda: np.ones(3))
+    weak: Floats = field(default_factory=lambda: np.ones(3))
+    reading_v: Floats = field(default_factory=lambda: np.zeros(3))
+
+    @classmethod
+    def of(cls, faults: FaultSchedule, t: float) -> DetectorDefects:
+        names = [f"bob.detector.{q}" for q in range(3)]
+        return cls(
+            dead=np.array([bool(faults.active("dead", name, t)) for name in names]),
+            normal=np.array([bool(faults.active("normal", name, t)) for name in names]),
+            sensitivity=values(faults, "insensitive", names, t, INSENSITIVE, 1.0),
+            darks=values(faults, "leaky", names, t, LEAKY, 1.0),
+            weak=values(faults, "weak", names, t, WEAK, 1.0),
+            reading_v=values(faults, "noisy", names, t, NOISY_V, 0.0),
+        )
+
+
 @dataclass
 class Bank:
     """Three detectors and bias sources. efficiency: plateau, (3,); darks: at the working point, 1/s; switch: A;
-    widening: of the efficiency's curve, 1 for good wires."""
+    widening: of the efficiency's curve, 1 for good wires; defects: what else is wrong with them."""
 
     efficiency: Floats
     darks: Floats
@@ -47,6 +78,7 @@ class Bank:
     bias: Floats = field(default_factory=lambda: np.zeros(3))
     latched: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(3, np.bool_))
     widening: Floats = field(default_factory=lambda: np.ones(3))
+    defects: DetectorDefects = field(default_factory=lambda: DetectorDefects())
     _bright_since: list[float] = field(default_factory=lambda: [math.inf] * 3)
 
     def set_bias(self, channel: int, amperes: float, warmer_k: float = 0.0) -> None:
@@ -57,15 +89,16 @@ class Bank:
             self._bright_since[channel] = math.inf
         elif amperes > self.switching(warmer_k)[channel]:
             self.latched[channel] = True
+        self.latched |= self.defects.normal
 
     def switching(self, warmer_k: float) -> Floats:
         """Switching currents, A, `warmer_k` above the cryostat's working temperature."""
-        out: Floats = self.switch * max(0.0, 1.0 + SWITCH_PER_KELVIN * warmer_k)
+        out: Floats = self.switch * self.defects.weak * max(0.0, 1.0 + SWITCH_PER_KELVIN * warmer_k)
         return out
 
     def note_warming(self, warmer_k: float) -> None:
-        """Latch what is now biased above its switching current."""
-        self.latched |= self.bias > self.switching(warmer_k)
+        """Latch what is now biased above its switching current, and what does not superconduct at all."""
+        self.latched |= (self.bias > self.switching(warmer_k)) | self.defects.normal
 
     def note_rates(self, rates: Floats, t: float) -> None:
         """Latch detectors that have seen more than 20 MHz for 10 ms. rates: photo-detections/s at time t (s)."""
@@ -81,14 +114,15 @@ class Bank:
         """Efficiency now, (3,); 0 where latched. factor: slow drift of each detector, about 1."""
         switch = self.switching(warmer_k)
         share = np.array([relative_efficiency(self.bias[q], switch[q], self.widening[q]) for q in range(3)])
-        out: Floats = np.where(self.latched, 0.0, np.minimum(1.0, self.efficiency * factor) * share)
+        plateau = np.minimum(1.0, self.efficiency * factor) * self.defects.sensitivity
+        out: Floats = np.where(self.latched | self.defects.dead, 0.0, plateau * share)
         return out
 
     def dark_rates(self, warmer_k: float) -> Floats:
         """Darks/s now, (3,); 0 where latched."""
         switch = self.switching(warmer_k)
         rates = np.array([dark_rate(self.bias[q], switch[q], self.darks[q], self.widening[q]) for q in range(3)])
-        out: Floats = np.where(self.latched, 0.0, rates)
+        out: Floats = np.where(self.latched | self.defects.dead, 0.0, rates * self.defects.darks)
         return out
 
     def voltage(self, channel: int) -> float:

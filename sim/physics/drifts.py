@@ -11,7 +11,8 @@ Floats = npt.NDArray[np.float64]
 
 
 class Drifts:
-    """Named drifts. Register before the first step; each name is a scalar or a row of `count` values."""
+    """Named drifts. Register before the first step; each name is a scalar or a row of `count` values. A module that is
+    put in later has those of the one before it."""
 
     def __init__(self, generator: np.random.Generator, dt: float) -> None:
         self._generator = generator
@@ -20,6 +21,7 @@ class Drifts:
         self._kick: list[float] = []
         self._slices: dict[str, slice] = {}
         self._x = np.zeros(0)
+        self.running = False
         self._decay = np.zeros(0)
         self._sigma = np.zeros(0)
 
@@ -38,6 +40,10 @@ class Drifts:
         self._register(name, 1.0, per_root_s * math.sqrt(self._dt), count)
 
     def _register(self, name: str, keep: float, kick: float, count: int) -> None:
+        if name in self._slices and self.running:
+            return  # another module in the place of one: what moves there goes on
+        if self.running:
+            raise ValueError(f"drift {name!r} is registered after the first step")
         if name in self._slices:
             raise ValueError(f"drift {name!r} is registered already")
         self._slices[name] = slice(len(self._keep), len(self._keep) + count)
@@ -52,6 +58,7 @@ class Drifts:
 
     def step(self) -> None:
         """One step of dt."""
+        self.running = True
         self._x *= self._decay
         self._x += self._sigma * self._generator.standard_normal(len(self._x))
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.faults import FaultSchedule
 from sim.individuals import HEATERS, Ballast, Heaters
+from sim.physics.defects import exchanged, values
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -22,6 +25,7 @@ CALIBRATION_C = 30.0
 AGEING, AGEING_S = 0.001, 360_000.0
 SETTLED = 12.0  # lags after which a step is over
 SLOWEST_S = 60e-6
+DRIFTED, WEAK, SLOW_S = 1.2, 1.6, 3.0
 DRIVEN_A = 1e-7  # less than one code: an open circuit shows no flag
 
 
@@ -40,6 +44,35 @@ def power_within(current: float, r0: float, rho: float, volts: float) -> tuple[f
     return volts * volts / resistance, volts / resistance
 
 
+@dataclass(frozen=True)
+class HeaterDefects:
+    """What is wrong with elements and cables. drifted: factor on the cold resistance, (5,); weak: on the power for pi,
+    (4,); lag: s, nan: its own, (5,); cable: the element at each channel, (5,), swapped in pairs."""
+
+    drifted: Floats
+    weak: Floats
+    lag: Floats
+    cable: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, faults: FaultSchedule, side: str, t: float) -> HeaterDefects:
+        names = [f"{side}.heater.{i}" for i in range(CHANNELS)]
+        return cls(
+            drifted=values(faults, "drifted", names, t, DRIFTED, 1.0),
+            weak=values(faults, "weak", names[:HEATERS], t, WEAK, 1.0),
+            lag=values(faults, "slow", names, t, SLOW_S, np.nan),
+            cable=np.append(exchanged(faults, names[:HEATERS], t), HEATERS),
+        )
+
+    @classmethod
+    def none(cls) -> HeaterDefects:
+        return cls(np.ones(CHANNELS), np.ones(HEATERS), np.full(CHANNELS, np.nan), np.arange(CHANNELS))
+
+    def same(self, other: HeaterDefects) -> bool:
+        mine, theirs = ((d.drifted, d.weak, d.lag, d.cable) for d in (self, other))
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(mine, theirs, strict=True))
+
+
 class HeaterBank:
     """Four heaters on channels 0 to 3; on channel 4 of the current source a ballast, or nothing.
 
@@ -54,6 +87,10 @@ class HeaterBank:
         self._missing = np.arange(CHANNELS) == HEATERS if ballast is None else np.zeros(CHANNELS, np.bool_)
         self._wanted = np.zeros(CHANNELS)
         self._stuck = np.full(CHANNELS, np.nan)
+        self._defects = HeaterDefects.none()
+        self._lag = self._tau
+        self._slowest = SLOWEST_S
+        self._born = 0.0
         self._rail = False
         self._open = self._missing.copy()
         self._short = np.zeros(CHANNELS, np.bool_)
@@ -96,12 +133,30 @@ class HeaterBank:
         self._open, self._short, self._stuck = broken, bridged, stuck
         self._settle(t)
 
-    def age(self, seconds: float, scale: float) -> None:
-        """Cold resistance after `seconds` in service; takes effect at the next change of a current."""
-        self._growth = 1.0 + scale * AGEING * math.log1p(seconds / AGEING_S)
+    def set_defects(self, defects: HeaterDefects, t: float) -> None:
+        """From time t (s)."""
+        if defects.same(self._defects):
+            return
+        before = self._thermal(t)
+        self._defects = defects
+        self._lag = np.where(np.isnan(defects.lag), self._tau, defects.lag)
+        self._slowest = max(SLOWEST_S, float(np.nanmax(defects.lag, initial=0.0)))
+        self._settle(t, before)
 
-    def _settle(self, t: float) -> None:
-        self._before = self._thermal(t)
+    def born_aged(self, seconds: float) -> None:
+        """In service for `seconds` before the start."""
+        self._born = seconds
+        self.age(0.0, 0.0)
+
+    def age(self, seconds: float, scale: float) -> None:
+        """Cold resistance after `seconds` more in service, in which it ages `scale` times as fast; takes effect at the
+        next change of a current."""
+        before = math.log1p(self._born / AGEING_S)
+        since = math.log1p((self._born + seconds) / AGEING_S) - before
+        self._growth = 1.0 + AGEING * before + scale * AGEING * since
+
+    def _settle(self, t: float, before: Floats | None = None) -> None:
+        self._before = self._thermal(t) if before is None else before
         self._since = t
         self.changes += 1
         for i in range(CHANNELS):
@@ -116,12 +171,13 @@ class HeaterBank:
         return power_within(wanted, self.cold_ohm(i), float(self._rho[i]), RAIL_V - HEADROOM_V)
 
     def _given(self, i: int) -> float:
-        """A that the source tries to give."""
-        return float(self._wanted[i] if math.isnan(self._stuck[i]) else self._stuck[i])
+        """A that the source of element i tries to give."""
+        channel = self._defects.cable[i]
+        return float(self._wanted[channel] if math.isnan(self._stuck[channel]) else self._stuck[channel])
 
     def cold_ohm(self, channel: int) -> float:
-        """Resistance at no power, ageing included."""
-        return float(self._r0[channel] * self._growth)
+        """Resistance of an element at no power, ageing included."""
+        return float(self._r0[channel] * self._growth * self._defects.drifted[channel])
 
     def powers(self, t: float) -> Floats:
         """Thermal power of each element, W, after its lag, shape (4,)."""
@@ -129,14 +185,14 @@ class HeaterBank:
 
     def _thermal(self, t: float) -> Floats:
         age = t - self._since
-        if age > SETTLED * SLOWEST_S:
+        if age > SETTLED * self._slowest:
             return self._power.copy()
-        out: Floats = self._power + (self._before - self._power) * np.exp(-age / self._tau)
+        out: Floats = self._power + (self._before - self._power) * np.exp(-age / self._lag)
         return out
 
     def settled_at(self) -> float:
         """Time, s, from which the powers stand still."""
-        return self._since + SETTLED * SLOWEST_S
+        return self._since + SETTLED * self._slowest
 
     def heat(self) -> float:
         """Electrical power on the die, W, that of a ballast included."""
@@ -145,8 +201,9 @@ class HeaterBank:
     def phases(self, t: float, die_c: float, walk: Floats) -> Floats:
         """Phase of each element, rad, shape (4,). walk: slow drift, rad."""
         share = math.pi * self.powers(t) / self._h.p_pi
+        lost = share * (1.0 / self._defects.weak - 1.0)  # of its own waveguide; its neighbours feel all its heat
         die = self._h.die_rad_per_k * (die_c - CALIBRATION_C)
-        out: Floats = self._h.phi0 + self._h.theta @ share + die + walk
+        out: Floats = self._h.phi0 + self._h.theta @ share + lost + die + walk
         return out
 
     def voltage(self, channel: int) -> float:
@@ -155,15 +212,17 @@ class HeaterBank:
             return 0.0
         if self.is_open(channel):
             return RAIL_V
-        if self._missing[channel] or self._current[channel] == 0.0:
+        i = self._defects.cable[channel]
+        if self._missing[i] or self._current[i] == 0.0:
             return 0.0
-        if self._short[channel]:
-            return float(self._current[channel] * SHORT_OHM)
-        return float(self._power[channel] / self._current[channel])
+        if self._short[i]:
+            return float(self._current[i] * SHORT_OHM)
+        return float(self._power[i] / self._current[i])
 
     def is_open(self, channel: int) -> bool:
         """True where the source drives into an open circuit; an unconnected channel 4 always, when driven."""
-        return self._rail and bool(self._open[channel]) and self._given(channel) > DRIVEN_A
+        i = self._defects.cable[channel]
+        return self._rail and bool(self._open[i]) and self._given(i) > DRIVEN_A
 
     def rail(self) -> tuple[float, float]:
         """(V, A) behind the shunt, quiescent current included; (0, 0) with the rail off."""

@@ -36,7 +36,8 @@ class Light:
     """Optics of one moment.
 
     lam: (11, 8), means a slot. photons: (11,), a slot at Alice's output. continuous: (3,), means of unmodulated light
-    a slot at each detector. darks: (3,), a second.
+    a slot at each detector. darks: (3,), a second. diode: (3,), photo-detections a second of the receiver's own
+    self-test light; None while there is none.
     """
 
     alice: AliceOptics
@@ -47,6 +48,12 @@ class Light:
     continuous: Floats
     darks: Floats
     period_s: float
+    diode: Floats | None = None
+
+    @property
+    def steady(self) -> Floats:
+        """Photo-detections a second that no slot decides about, (3,): darks and self-test light."""
+        return self.darks if self.diode is None else self.darks + self.diode
 
     def cumulative(self) -> Floats:
         """For the tagger, shape (3, 10, 11): means summed along the cells, for each table of the source."""
@@ -59,13 +66,15 @@ class Light:
         means[TABLE_NULL, :, :PULSED_CELLS] = lam[UNDRIVEN]
         means[TABLE_CONTINUOUS, :, PULSED_CELLS:] = np.minimum(self.continuous, most)
         means[:, :, PULSED_CELLS:] += self.darks * self.period_s
+        if self.diode is not None:
+            means[:, :, PULSED_CELLS:] += np.minimum(self.diode * self.period_s, most)
         return means.cumsum(axis=2)
 
     def rates(self, stretch: Stretch) -> Floats:
         """Photo-detections a second in a mode of the source, darks included, dead time not, shape (3,)."""
         weights = stretch.weights()
         means = _OF_DETECTOR @ (weights @ self.lam) if weights.any() else self.continuous
-        out: Floats = means / self.period_s + self.darks
+        out: Floats = means / self.period_s + self.steady
         return out
 
 
@@ -77,12 +86,13 @@ def light_of(
     continuous_turn: float,
     darks: Floats,
     period_s: float,
+    diode: Floats | None = None,
 ) -> Light:
     """continuous_turn: phase, rad, of the receiver's AMZI for unmodulated light."""
     lam, photons = np.empty((ROWS, PULSED_CELLS)), np.empty(ROWS)
     fill_table(alice.vector(), bob.vector(), loss_db, lam, photons)
     continuous = continuous_photons * from_db(loss_db) * continuous_split(bob, continuous_turn)
-    return Light(alice, bob, loss_db, lam, photons, continuous, darks, period_s)
+    return Light(alice, bob, loss_db, lam, photons, continuous, darks, period_s, diode)
 
 
 def qber(lam: Floats, p_decoy: float = 0.5) -> tuple[float, float]:

@@ -8,10 +8,12 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from sim.ageing import aged_sink
 from sim.faults import FaultSchedule
 from sim.individuals import CHANNEL_HZ, HEATERS, PLANCK, Ballast, Heaters, Monitors, stream
+from sim.physics.defects import Paths, Photodiodes
 from sim.physics.drifts import Drifts
-from sim.physics.heaters import CALIBRATION_C, CHANNELS, HeaterBank
+from sim.physics.heaters import CALIBRATION_C, CHANNELS, HeaterBank, HeaterDefects
 from sim.physics.thermal import Stage, TecWiring, ThermalPlant
 from sim.ports import TecPort
 from sim.scenario import Modules
@@ -22,6 +24,9 @@ PHOTON_J = PLANCK * CHANNEL_HZ
 WALK_RAD_PER_ROOT_S = np.deg2rad(np.array([0.05, 0.05, 0.3, 0.05])) / np.sqrt(60.0)
 DARK_DOUBLES_K = 10.0
 RAILED_A = 0.033
+STALLED_FAN = 4.0
+WEAK_PELTIER = 0.4
+THERMISTOR_OFFSET_K, THERMISTOR_NOISE_K = 3.0, 0.1
 
 
 class Module:
@@ -54,7 +59,10 @@ class Module:
         self._now = now
         self._drifts = drifts
         self._bank = HeaterBank(heaters, ballast if build.ballast else None)
-        self._dead_diodes = np.zeros(8, np.bool_)
+        self._bank.born_aged(build.age_h * 3600.0)
+        self._diodes = Photodiodes(name, stream(crc32(serial.encode()), f"{name} photodiodes"))
+        self.paths = Paths(name)
+        self.sink_factor = aged_sink(build.age_h, crc32(serial.encode()), name)
         # A stream of its own, so that the other drifts of a seed are the same with and without it.
         self._wander = Drifts(stream(crc32(serial.encode()), f"{name} die"), drifts.dt)
         self._wanders = build.die_noise_k > 0.0
@@ -93,6 +101,10 @@ class Module:
         self._stage.advance()
         return self.plant.submount_c
 
+    def inlet_c(self) -> float:
+        self._stage.advance()
+        return self._stage.ambient_c
+
     @property
     def die_c(self) -> float:
         """What the phases feel: the plant's die, and its wander where the scenario has one (truth)."""
@@ -130,17 +142,29 @@ class Module:
         railed = [faults.active("railed", h, t) for h in heaters]
         stuck = np.array([np.nan if f is None else f.number(RAILED_A) for f in railed])
         self._bank.set_faults(broken, shorted, self._now(), stuck)
-        self._dead_diodes = np.array([bool(faults.active("dead", f"{self.name}.photodiode.{i}", t)) for i in range(8)])
+        self._bank.set_defects(HeaterDefects.of(faults, self.name, t), self._now())
+        self._diodes.apply_faults(faults, t)
+        self.paths.apply_faults(faults, t)
         self.plant.set_heat(self._bank.heat())
-        fan = faults.active("fan", f"{self.name}.tec", t)
-        factor = fan.number(4.0) if fan else 1.0
-        self.plant.set_wiring(TecWiring(bool(faults.active("reversed", f"{self.name}.tec", t)), factor))
+        self.plant.set_wiring(self._wiring(faults, t))
         bright = faults.active("bright", f"{self.name}.input", t)
         self.foreign_w = bright.number(1e-6) if bright else 0.0
 
     def currents(self, watts: Floats) -> Floats:
         """Photocurrents, A, for powers in front of the taps, W, shape (8,) by ADC channel; dark currents included."""
         warmer = 2.0 ** ((self.plant.die_c - CALIBRATION_C) / DARK_DOUBLES_K)
-        out: Floats = watts * self.monitors.tap * self.monitors.responsivity + self.monitors.dark * warmer
-        out[self._dead_diodes] = 0.0
-        return out
+        return self._diodes.seen(watts * self.monitors.tap * self.monitors.responsivity, self.monitors.dark * warmer)
+
+    def _wiring(self, faults: FaultSchedule, t: float) -> TecWiring:
+        fan = faults.active("fan", f"{self.name}.tec", t)
+        weak = faults.active("weak", f"{self.name}.peltier", t)
+        offset, noisy = (faults.active(kind, f"{self.name}.thermistor", t) for kind in ("offset", "noisy"))
+        return TecWiring(
+            reversed=bool(faults.active("reversed", f"{self.name}.tec", t)),
+            sink_factor=self.sink_factor * (fan.number(STALLED_FAN) if fan else 1.0),
+            pumping=weak.number(WEAK_PELTIER) if weak else 1.0,
+            parted=bool(faults.active("open", f"{self.name}.peltier", t)),
+            offset_k=offset.number(THERMISTOR_OFFSET_K) if offset else 0.0,
+            bare=bool(faults.active("open", f"{self.name}.thermistor", t)),
+            noise_k=noisy.number(THERMISTOR_NOISE_K) if noisy else 0.0,
+        )

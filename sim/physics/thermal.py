@@ -23,12 +23,14 @@ CONTROL_TICKS = 10
 # Columns of the state of a module.
 DIE, SUBMOUNT, SENSOR, SINK, INTEGRAL, CURRENT, MEASURED = range(7)
 # Columns of what acts on it.
-ENABLED, TARGET, GAIN, RESET, LIMIT, SIGN, HEAT, SINK_FACTOR, STATIC = range(9)
+ENABLED, TARGET, GAIN, RESET, LIMIT, SIGN, HEAT, SINK_FACTOR, STATIC, PUMPING, PARTED, OFFSET, BARE = range(13)
 DIE_J_PER_K, DIE_K_PER_W = 0.05, 1.0
 SUBMOUNT_J_PER_K, SINK_J_PER_K, SINK_K_PER_W = 8.0, 250.0, 1.5
 SEEBECK_V_PER_K, TEC_OHM, TEC_W_PER_K = 0.0133, 1.03, 0.068
 SUBMOUNT_LEAK, DIE_LEAK = 0.010, 0.0015
 SENSOR_LAG_S, SENSOR_NOISE_K = 0.5, 0.3e-3
+# What the controller reads from an open thermistor; what its output gives into an open circuit.
+OPEN_THERMISTOR_C, COMPLIANCE_V = -60.0, 8.0
 ZERO_C = 273.15
 
 
@@ -36,13 +38,16 @@ ZERO_C = 273.15
 def run_plant(
     first_tick: int, ticks: int, ambient: float, act: Floats, state: Floats, rng: State, noise: float
 ) -> None:
-    """Step one plant. act: shape (9,), state: shape (7,), changed in place; noise: K rms of the thermistor reading.
+    """Step one plant. act: shape (13,), state: shape (7,), changed in place; noise: K rms of the thermistor reading.
 
-    A finite STATIC is the current that is given instead of regulation; the integral then waits at 0.
+    A finite STATIC is the current that is given instead of regulation; the integral then waits at 0. PUMPING: factor on
+    the element's pumped heat, its resistance growing as much; PARTED: no current flows; BARE: no thermistor.
     """
     for tick in range(first_tick, first_tick + ticks):
         if tick % CONTROL_TICKS == 0:
-            state[MEASURED] = state[SENSOR] + noise * normal(rng)
+            state[MEASURED] = state[SENSOR] + noise * normal(rng) + act[OFFSET]
+            if act[BARE] != 0.0:
+                state[MEASURED] = OPEN_THERMISTOR_C
             if act[ENABLED] == 0.0:
                 state[CURRENT] = 0.0
                 state[INTEGRAL] = 0.0
@@ -55,11 +60,14 @@ def run_plant(
                 if abs(u) < act[LIMIT]:
                     state[INTEGRAL] += wish / act[RESET] * TICK_S * CONTROL_TICKS
                 state[CURRENT] = min(act[LIMIT], max(-act[LIMIT], u))
+            if act[PARTED] != 0.0:
+                state[CURRENT] = 0.0
         i = state[CURRENT] * act[SIGN]
+        seebeck, ohm = SEEBECK_V_PER_K * act[PUMPING], TEC_OHM / act[PUMPING]
         die, submount, sink = state[DIE], state[SUBMOUNT], state[SINK]
         leak = TEC_W_PER_K * (sink - submount)
-        cooled = SEEBECK_V_PER_K * i * (submount + ZERO_C) - 0.5 * i * i * TEC_OHM - leak
-        shed = SEEBECK_V_PER_K * i * (sink + ZERO_C) + 0.5 * i * i * TEC_OHM - leak
+        cooled = seebeck * i * (submount + ZERO_C) - 0.5 * i * i * ohm - leak
+        shed = seebeck * i * (sink + ZERO_C) + 0.5 * i * i * ohm - leak
         up = (die - submount) / DIE_K_PER_W
         state[DIE] += TICK_S / DIE_J_PER_K * (act[HEAT] - up - DIE_LEAK * (die - ambient))
         state[SUBMOUNT] += TICK_S / SUBMOUNT_J_PER_K * (up - cooled - SUBMOUNT_LEAK * (submount - ambient))
@@ -69,6 +77,8 @@ def run_plant(
 
 class Stage(Protocol):
     """What a part of the world asks of the whole: to be brought to the present before it is read or changed."""
+
+    ambient_c: float
 
     def advance(self) -> None:
         """Bring the world to clock.now()."""
@@ -81,10 +91,17 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class TecWiring:
-    """Outside influences on a plant: reversed leads, lost fan (factor on the sink's thermal resistance)."""
+    """Outside influences on a plant: reversed leads, lost fan (factor on the sink's thermal resistance), a degraded
+    Peltier element (factor on what it pumps) or an open one; a thermistor that reads too much (K), is open, or noisy
+    (K rms)."""
 
     reversed: bool = False
     sink_factor: float = 1.0
+    pumping: float = 1.0
+    parted: bool = False
+    offset_k: float = 0.0
+    bare: bool = False
+    noise_k: float = 0.0
 
 
 class ThermalPlant:
@@ -96,20 +113,23 @@ class ThermalPlant:
         self._stage = stage
         self.state = np.full(7, float(start_c))
         self.state[[INTEGRAL, CURRENT]] = 0.0
-        self.act = np.zeros(9)
+        self.act = np.zeros(13)
         self.act[STATIC] = math.nan
-        self.act[[TARGET, GAIN, RESET, LIMIT, SIGN, SINK_FACTOR]] = (25.0, 0.95, 8.8, 2.0, 1.0, 1.0)
+        self.act[[TARGET, GAIN, RESET, LIMIT, SIGN, SINK_FACTOR, PUMPING]] = (25.0, 0.95, 8.8, 2.0, 1.0, 1.0, 1.0)
         self._rng = state_from(generator)
         self._noise = noise
         self._polarity = 1
         self._wiring = TecWiring()
 
     def run(self, first_tick: int, ticks: int, ambient: float) -> None:
-        run_plant(first_tick, ticks, ambient, self.act, self.state, self._rng, self._noise)
+        noise = max(self._noise, self._wiring.noise_k)
+        run_plant(first_tick, ticks, ambient, self.act, self.state, self._rng, noise)
 
     def set_wiring(self, wiring: TecWiring) -> None:
         self._wiring = wiring
         self.act[SINK_FACTOR] = wiring.sink_factor
+        self.act[[PUMPING, OFFSET]] = wiring.pumping, wiring.offset_k
+        self.act[[PARTED, BARE]] = wiring.parted, wiring.bare
         self._sign()
 
     def set_heat(self, watts: float) -> None:
@@ -218,5 +238,8 @@ class ThermalPlant:
     def voltage_v(self) -> float:
         """Across the element as the controller sees it: ohmic part and Seebeck voltage."""
         self._stage.advance()
-        seebeck = SEEBECK_V_PER_K * (self.state[SINK] - self.state[SUBMOUNT])
-        return float(self.state[CURRENT] * TEC_OHM + self.act[SIGN] * seebeck)
+        if self._wiring.parted and self.enabled:
+            return COMPLIANCE_V
+        pumping = float(self.act[PUMPING])
+        seebeck = SEEBECK_V_PER_K * pumping * (self.state[SINK] - self.state[SUBMOUNT])
+        return float(self.state[CURRENT] * TEC_OHM / pumping + self.act[SIGN] * seebeck)

@@ -45,6 +45,16 @@ def hislip_resource(port: int) -> str:
     return f"TCPIP::{HOST}::hislip0,{port}::INSTR"
 
 
+def raw_resource(port: int) -> str:
+    return f"TCPIP::{HOST}::{port}::SOCKET"
+
+
+def _port_of(resource: str) -> int:
+    """Raises ValueError, IndexError for what is no resource of ours."""
+    third = resource.split("::")[2]
+    return int(third.rpartition(",")[2])
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file so that a reader sees the old or the new one whole. Raises OSError."""
     fresh = path.with_name(path.name + ".new")
@@ -63,7 +73,7 @@ def previous_ports(run_dir: Path) -> dict[tuple[str, str], int]:
         ports = {}
         for module, entry in old.items():
             for name, resource in entry.get("visa", {}).items():
-                ports[module, name] = int(resource.split("::")[2].partition(",")[2])
+                ports[module, name] = _port_of(resource)
             for name, address in entry.get("tcp", {}).items():
                 ports[module, name] = int(address.rpartition(":")[2])
     except (OSError, ValueError, AttributeError, IndexError):

@@ -10,7 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from sim.server import endpoints as where
 from sim.server.bus_server import BusServer, BusTwins
 from sim.server.hislip import HislipServer
 from sim.server.pty import PtyEndpoint, SerialTwin
+from sim.server.rawscpi import RawScpiServer
 from sim.server.scpi import ScpiTwin
 from sim.server.tcpjson import StreamTwin, TcpCommandServer, TcpStreamServer
 
@@ -46,6 +47,11 @@ class RigTwin(BusTwins, Protocol):
     def serial(self) -> Mapping[str, SerialTwin]: ...
     @property
     def scpi(self) -> Mapping[str, ScpiTwin]: ...
+    @property
+    def raw_scpi(self) -> Collection[str]:
+        """Those of `scpi` that speak over a plain socket."""
+        ...
+
     @property
     def tcp(self) -> Mapping[str, SerialTwin | StreamTwin]: ...
 
@@ -130,10 +136,14 @@ class WorldServer:
         for name, line in rig.serial.items():
             found.serial[name] = str(self._open_serial(stack, module, name, line))
         for name, instrument in rig.scpi.items():
-            hislip = HislipServer(instrument, speed=self._speed)
-            port = await hislip.start(where.HOST, self._ports.get((module, name), 0))
-            stack.push_async_callback(hislip.close)
-            found.visa[name] = where.hislip_resource(port)
+            raw = name in rig.raw_scpi
+            server_type, resource = (
+                (RawScpiServer, where.raw_resource) if raw else (HislipServer, where.hislip_resource)
+            )
+            served: RawScpiServer | HislipServer = server_type(instrument, speed=self._speed)
+            port = await served.start(where.HOST, self._ports.get((module, name), 0))
+            stack.push_async_callback(served.close)
+            found.visa[name] = resource(port)
         for name, twin in rig.tcp.items():
             port = await self._open_tcp(stack, twin, self._ports.get((module, name), 0))
             found.tcp[name] = f"{where.HOST}:{port}"

@@ -96,6 +96,7 @@ class FakeModule:
     def __init__(self, name: str, clock: ManualClock) -> None:
         self.name, self.serial, self.clock = name, "0001", clock
         self.tec = FakeTec()
+        self.kelvin = 2.5
         self.source, self.tagger = FakeSource(clock), FakeTagger(clock)
         self.heaters = [0.0] * 5
         self.rail = False
@@ -131,6 +132,16 @@ class FakeModule:
 
     def submount_c(self) -> float:
         return self.submount
+
+    def inlet_c(self) -> float:
+        return 25.0
+
+    @property
+    def detectors_unbiased(self) -> bool:
+        return max(self.detector_bias) < 1e-6
+
+    def cryostat_k(self) -> float:
+        return self.kelvin
 
     def set_laser(self, on: bool, frequency_hz: float, power_dbm: float) -> None:
         self.laser_set = (on, frequency_hz, power_dbm)

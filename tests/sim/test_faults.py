@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sim import jit
 from sim.faults import Fault, FaultSchedule
@@ -26,6 +28,29 @@ def test_edges() -> None:
     edges = [t := 0.0] + [t := s.next_edge(t) for _ in range(4)]
     assert edges == [0.0, 10.0, 12.0, 15.0, math.inf]
     assert FaultSchedule().next_edge(0.0) == math.inf
+
+
+@given(st.floats(0.0, 100.0), st.sampled_from((0.02, 0.3, 0.5, 7.0)), st.floats(0.01, 0.99), st.floats(0.5, 50.0))
+def test_edges_of_a_fault_that_comes_and_goes(at: float, every: float, share: float, length: float) -> None:
+    """Between two edges nothing changes, and the parts are as long as they should be."""
+    f = Fault(at, "open", "bob.heater.1", length, every=every, share=share)
+    assert f.next_edge(at - 1.0) == at
+    t, there = at, 0.0
+    for _ in range(40):
+        edge = f.next_edge(t)
+        if math.isinf(edge):
+            break
+        assert edge > t
+        if edge - t > 1e-6:
+            inside = [f.covers(t + part * (edge - t)) for part in (0.01, 0.5, 0.99)]
+            assert len(set(inside)) == 1
+            there += (edge - t) * inside[0]
+        t = edge
+    if t < at + length:
+        whole = math.floor((t - at) / every + 1e-6)
+        assert there == pytest.approx(whole * share * every + min((t - at) - whole * every, share * every), abs=1e-4)
+    assert not f.covers(at + length)
+    assert math.isinf(f.next_edge(at + length))
 
 
 def test_chance_is_seeded_and_by_occasion() -> None:

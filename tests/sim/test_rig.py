@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from sim.chips.analog import Analog
 from sim.chips.checksums import crc16_ccitt
 from sim.clock import ManualClock
 from sim.faults import Fault, FaultSchedule
+from sim.individuals import draw_alice, draw_bob
 from sim.instruments.itla import with_bip4
 from sim.instruments.mecom import decode
 from sim.instruments.ports import CountsPort
@@ -44,7 +46,7 @@ def test_every_part_answers_where_the_map_says() -> None:
     rig = bench.rig
     assert rig.i2c[1].transfer(0x48, [(0, b"\x0f"), (1, 2)]) == [b"\x01\x17"]
     assert rig.i2c[1].transfer(0x40, [(0, b"\x3f"), (1, 2)])[0][:1] == b"\x22"
-    assert bench.inputs() == 0x01
+    assert bench.inputs() == 0x05
     rig.spi[0, 0].transfer(b"\x60\x00\x05", 0, 1)
     rig.spi[0, 0].transfer(b"\x30\x80\x00", 0, 1)
     assert bench.module.heaters[0] == pytest.approx(0.025)
@@ -57,7 +59,8 @@ def test_every_part_answers_where_the_map_says() -> None:
     rig.serial["laser"].feed(b"\0\0\0\0")
     assert rig.serial["laser"].take() == bytes.fromhex("54000010")
     assert rig.scpi["source"].execute(b"*IDN?\n") == b"QMODD,SYMBOL-SOURCE,S0001,1.0\n"
-    assert set(rig) == {"ina228", "tmp117", "pca9535", "ltc2672", "ltc2668", "ads131m08", "tec", "laser", "source"}
+    common = {"ina228", "tmp117", "pca9535", "ltc2672", "ltc2668", "ads131m08", "tec", "pmbus", "eeprom24c64"}
+    assert set(rig) == common | {"laser", "source"}
 
 
 def test_bob_has_tagger_and_detectors() -> None:
@@ -76,6 +79,22 @@ def test_bob_has_tagger_and_detectors() -> None:
     assert not bench.module.laser_line
 
 
+def test_receivers_witnesses_and_lines() -> None:
+    bench = Bench("bob")
+    assert bench.inputs() == 0x1D
+    counter = bench.rig.scpi["counter"]
+    for command in (b"INP2:LEV 0.05\n", b"CONF:TOT:TIM 0.1,(@2)\n", b"INIT\n"):
+        counter.execute(command)
+    bench.clock.t = 0.2
+    assert float(counter.execute(b"FETC?\n") or b"nan") == pytest.approx(200.0)
+    assert bench.rig.scpi["cryostat"].execute(b"KRDG? A\r\n") == b"+2.50000E+00\r\n"
+    bench.module.detector_bias[1], bench.module.kelvin = 2e-6, 3.5
+    assert bench.inputs() == 0x05
+    bench.module.kelvin = 2.5
+    bench.rig.unplug("cryostat")
+    assert bench.inputs() == 0x05  # without supply its line is low
+
+
 def test_heater_monitor_reaches_the_converter() -> None:
     bench = Bench()
     spi = bench.rig.spi
@@ -85,7 +104,7 @@ def test_heater_monitor_reaches_the_converter() -> None:
     rx = spi[1, 0].transfer(bytes(30), 1, 1)
     volts = [int.from_bytes(rx[3 * i : 3 * i + 3], "big", signed=True) * 1.2 / (1 << 23) for i in range(1, 9)]
     assert volts[2] == pytest.approx(0.025 * 90 / 4, abs=1e-4)
-    assert volts[7] == pytest.approx(0.0, abs=1e-4)
+    assert volts[7] == pytest.approx(0.6, abs=2e-3)  # PA7, as every other photodiode here
 
 
 def test_watchdog_works_without_traffic() -> None:
@@ -98,7 +117,7 @@ def test_watchdog_works_without_traffic() -> None:
     bench.rig.tick()
     assert not bench.module.laser_line
     assert not bench.module.rail
-    assert bench.inputs() == 0x03
+    assert bench.inputs() == 0x07
     bench.lines(0b0000)
     bench.lines(0b0001)
     bench.lines(0b0111)
@@ -146,13 +165,13 @@ def test_scripted_unplug_reset_and_interlock() -> None:
     with pytest.raises(OSError, match="no acknowledge"):
         rig.i2c[1].transfer(0x48, [(0, b"\x0f")])
     assert bench.module.heaters[0] == 0.0
-    assert bench.inputs() == 0x00
+    assert bench.inputs() == 0x04
     rig.spi[0, 0].transfer(b"\x60\x00\x05", 0, 1)
     rig.spi[0, 0].transfer(b"\x30\x80\x00", 0, 1)
     assert bench.module.heaters[0] > 0.0  # reset once, not for as long as the fault lasts
     bench.clock.t = 2.0
     assert rig.i2c[1].transfer(0x48, [(0, b"\x00"), (1, 2)]) == [b"\x80\x00"]
-    assert bench.inputs() == 0x01
+    assert bench.inputs() == 0x05
 
 
 def test_serial_faults() -> None:
@@ -265,9 +284,9 @@ def test_noise_is_seeded() -> None:
 def test_rigs_of_a_world() -> None:
     clock = ManualClock()
     modules: dict[str, Any] = {name: FakeModule(name, clock) for name in ("alice", "bob")}
-    monitors = Analog(np.full(8, 0.21), np.full(8, 1e-10))
-    for module in modules.values():
-        module.individual = SimpleNamespace(monitors=monitors)
+    for module, individual in zip(modules.values(), (draw_alice(7), draw_bob(7)), strict=True):
+        monitors = replace(individual.monitors, tia_vy_v=np.full(8, 0.21), tia_iz_a=np.full(8, 1e-10))
+        module.individual = replace(individual, monitors=monitors)
     world = SimpleNamespace(**modules, faults=FaultSchedule(), scenario=Scenario(seed=7))
     rigs = build_rigs(world, clock)
     assert list(rigs) == ["alice", "bob"]

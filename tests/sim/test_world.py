@@ -125,7 +125,7 @@ def test_absolute_mu_from_the_factory_record(pair: Pair) -> None:
     pair.source.start_run()
     pair.source.schedule(0, "FIX", 0, 0)
     record = factory_record(pair.alice.individual, 5)
-    attenuation = np.interp(pair.alice._voa_v, record["voa"]["volts"], record["voa"]["db"])
+    attenuation = np.interp(pair.alice.voa_volts(), record["voa"]["volts"], record["voa"]["db"])
     mu = record["mean_photon"]["constant"] * _net(pair)[3] * 8e-9 * 10 ** (-attenuation / 10)
     assert mu == pytest.approx(pair.truth.snapshot().mu[0], rel=0.025)
 

@@ -29,11 +29,11 @@ class Now:
         return self._clock.t
 
 
-def counter(clock: Clock) -> tuple[Counter, CounterTwin, list[tuple[float, float]]]:
-    asked: list[tuple[float, float]] = []
+def counter(clock: Clock) -> tuple[Counter, CounterTwin, list[tuple[int, float, float]]]:
+    asked: list[tuple[int, float, float]] = []
 
-    def counts(seconds: float, level: float) -> float:
-        asked.append((seconds, level))
+    def counts(channel: int, seconds: float, level: float) -> float:
+        asked.append((channel, seconds, level))
         return 1000.0 * seconds
 
     twin = CounterTwin(Now(clock), counts, "MY123")
@@ -46,7 +46,10 @@ async def test_pulses_of_a_gate(clock: Clock) -> None:
     identity = await device.open()
     assert (identity.model, identity.serial) == ("53220A", "MY123")
     assert await device.count(0.5) == 500.0
-    assert asked == [(0.5, 0.1)]
+    assert await device.count(0.1, 2) == 100.0
+    assert asked == [(0, 0.5, 0.1), (1, 0.1, 0.1)]
+    with pytest.raises(OutOfRange, match="witness: input 3 is none of 1, 2"):
+        await device.count(0.1, 3)
     with pytest.raises(OutOfRange, match=r"witness: gate 1e-05 s is outside 0.0001 to 1000 s"):
         await device.count(1e-5)
 

@@ -196,6 +196,6 @@ def test_wrong_spi_mode_gives_garbage() -> None:
 
 def test_log_amplifier() -> None:
     currents = np.array([1e-7, 1e-12, 1e-9, 1e-5, 1e-4, 0.0, 1e-10, 1e-3])
-    board = AnalogBoard(Analog.nominal(), lambda: currents, lambda: 3.0, np.random.default_rng(2))
+    board = AnalogBoard(Analog.nominal(), lambda: currents, lambda: 3.0, np.random.default_rng(2), shorted=7)
     volts = np.mean([board.volts() for _ in range(50)], axis=0)
     assert volts == pytest.approx([0.6, 0.0, 0.75, 1.0, 1.2, 0.0, 0.0, 0.0], abs=1e-4)

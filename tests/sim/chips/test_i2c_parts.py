@@ -235,7 +235,7 @@ class TestWatchdog:
     def test_starts_dark(self) -> None:
         _, dog, state = self.make()
         assert state == {"heater": False, "laser": False}
-        assert dog.inputs() == 0x0100
+        assert dog.inputs() == 0x0500
 
     def test_trips_after_half_a_second_without_a_toggle(self) -> None:
         clock, dog, state = self.make()
@@ -252,7 +252,7 @@ class TestWatchdog:
         dog.poll()
         assert dog.tripped
         assert state == {"heater": False, "laser": False}
-        assert dog.inputs() == 0x0300
+        assert dog.inputs() == 0x0700
 
     def test_rearms_only_with_enables_low_and_a_toggle(self) -> None:
         clock, dog, state = self.make()
@@ -274,6 +274,6 @@ class TestWatchdog:
         assert dog.led
         dog.interlock_closed = False
         assert state == {"heater": True, "laser": False}
-        assert dog.inputs() == 0
+        assert dog.inputs() == 0x0400
         dog.interlock_closed = True
         assert state["laser"]

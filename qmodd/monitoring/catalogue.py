@@ -23,11 +23,20 @@ _AROUND = EventType.ENVIRONMENTAL
 # What ends a session, root causes first.
 FAILURES = (
     Kind(
+        "cover-open",
+        Severity.CRITICAL,
+        _AROUND,
+        "enclosureDoorOpen",
+        "The cover is open",
+        clear_after_s=AFTER_RETRY_S,
+    ),
+    Kind(
         "interlock-open",
         Severity.CRITICAL,
         _AROUND,
         "enclosureDoorOpen",
         "The interlock loop is open",
+        ("cover-open",),
         clear_after_s=AFTER_RETRY_S,
     ),
     Kind(
@@ -36,6 +45,52 @@ FAILURES = (
         _EQUIPMENT,
         "replaceableUnitProblem",
         "A device is missing, is another one, or does not answer",
+        ("supply-fault", "module-removed"),
+        clear_after_s=AFTER_RETRY_S,
+    ),
+    Kind(
+        "over-temperature",
+        Severity.CRITICAL,
+        _AROUND,
+        "temperatureUnacceptable",
+        "A part of the module is hotter than it may be",
+        ("fan-failed", "supply-fault"),
+        clear_after_s=AFTER_RETRY_S,
+        latched=True,
+    ),
+    Kind(
+        "over-current",
+        Severity.CRITICAL,
+        _EQUIPMENT,
+        "powerProblem",
+        "A supply of the chip gives more current than it may",
+        clear_after_s=AFTER_RETRY_S,
+        latched=True,
+    ),
+    Kind(
+        "heater-budget",
+        Severity.CRITICAL,
+        _EQUIPMENT,
+        "thresholdCrossed",
+        "The heaters take more power than the chip may have",
+        ("over-current",),
+        clear_after_s=AFTER_RETRY_S,
+        latched=True,
+    ),
+    Kind(
+        "cryostat-warm",
+        Severity.CRITICAL,
+        _AROUND,
+        "heatingOrVentilationOrCoolingSystemProblem",
+        "The detectors' cryostat is not cold",
+        clear_after_s=AFTER_RETRY_S,
+    ),
+    Kind(
+        "diode-shutter",
+        Severity.CRITICAL,
+        _EQUIPMENT,
+        "outputDeviceError",
+        "The self-test diode's shutter is open while detectors are biased",
         clear_after_s=AFTER_RETRY_S,
     ),
     Kind(
@@ -71,7 +126,7 @@ FAILURES = (
         _AROUND,
         "temperatureUnacceptable",
         "The chip is not kept at its temperature",
-        ("interlock-open", "device-fault"),
+        ("interlock-open", "device-fault", "over-temperature", "fan-failed"),
         raise_after_s=10.0,
         clear_after_s=AFTER_RETRY_S,
     ),
@@ -81,7 +136,7 @@ FAILURES = (
         _EQUIPMENT,
         "equipmentMalfunction",
         "A check at start-up failed",
-        ("interlock-open", "device-fault"),
+        ("interlock-open", "device-fault", "over-temperature", "over-current", "heater-budget", "supply-fault"),
         clear_after_s=AFTER_RETRY_S,
     ),
     Kind(
@@ -90,7 +145,15 @@ FAILURES = (
         _EQUIPMENT,
         "equipmentMalfunction",
         "A calibration that keys rest on could not be made",
-        ("device-fault", "laser-dark", "heater-open", "temperature-not-held", "no-light", "peer-not-ready"),
+        (
+            "device-fault",
+            "laser-dark",
+            "heater-open",
+            "temperature-not-held",
+            "no-light",
+            "peer-not-ready",
+            "heater-budget",
+        ),
         clear_after_s=AFTER_RETRY_S,
     ),
     Kind(
@@ -99,7 +162,16 @@ FAILURES = (
         _PROCESSING,
         "applicationSubsystemFailure",
         "A control loop failed again after its restart",
-        ("interlock-open", "device-fault", "laser-dark", "heater-open", "temperature-not-held"),
+        (
+            "interlock-open",
+            "device-fault",
+            "laser-dark",
+            "heater-open",
+            "temperature-not-held",
+            "over-current",
+            "heater-budget",
+            "cryostat-warm",
+        ),
         clear_after_s=AFTER_RETRY_S,
     ),
     Kind(
@@ -114,12 +186,63 @@ FAILURES = (
 
 SAFETY = (
     Kind(
+        "supply-fault",
+        Severity.MAJOR,
+        _EQUIPMENT,
+        "powerProblem",
+        "The power supply reports a fault",
+        raise_after_s=2.0,
+    ),
+    Kind(
+        "fan-failed",
+        Severity.MAJOR,
+        _EQUIPMENT,
+        "heatingOrVentilationOrCoolingSystemProblem",
+        "The fan turns too slowly or not at all",
+        ("supply-fault",),
+        raise_after_s=5.0,
+        recover_s=120.0,
+    ),
+    Kind(
+        "module-latched",
+        Severity.CRITICAL,
+        _EQUIPMENT,
+        "equipmentMalfunction",
+        "The module stays dark until a person clears a latch",
+        (
+            "cover-open",
+            "over-temperature",
+            "over-current",
+            "heater-budget",
+            "watchdog-tripped",
+            "output-not-safe",
+        ),
+    ),
+    Kind(
         "output-not-safe",
         Severity.CRITICAL,
         _EQUIPMENT,
         "outputDeviceError",
         "An output could not be confirmed at its safe value",
         ("device-fault",),
+    ),
+)
+
+FIELD = (
+    Kind(
+        "module-removed",
+        Severity.CRITICAL,
+        _EQUIPMENT,
+        "replaceableUnitMissing",
+        "The photonic module is out",
+        clear_after_s=AFTER_RETRY_S,
+    ),
+    Kind(
+        "fru-damaged",
+        Severity.WARNING,
+        _EQUIPMENT,
+        "corruptData",
+        "What the photonic module says of itself is damaged",
     ),
 )
 
@@ -165,7 +288,7 @@ LINK = (
         _LINK,
         "lossOfSignal",
         "The receiver counts nothing of the transmitter's light",
-        ("peer-away",),
+        ("peer-away", "cryostat-warm"),
         raise_after_s=10.0,
     ),
     Kind(
@@ -191,6 +314,7 @@ LINK = (
         _EQUIPMENT,
         "receiverFailure",
         "Detectors latch again and again",
+        ("cryostat-warm",),
         clear_after_s=60.0,
     ),
     Kind(
@@ -301,4 +425,4 @@ HOST = (
     ),
 )
 
-CATALOGUE: Mapping[str, Kind] = catalogue((*FAILURES, *SAFETY, *LINK, *KEYS, *HOST))
+CATALOGUE: Mapping[str, Kind] = catalogue((*FAILURES, *SAFETY, *FIELD, *LINK, *KEYS, *HOST))

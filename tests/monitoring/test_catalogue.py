@@ -22,7 +22,7 @@ softwareError softwareProgramAbnormallyTerminated softwareProgramError storageCa
 temperatureUnacceptable thresholdCrossed timingProblem toxicLeakDetected transmitFailure transmitterFailure
 underlyingResourceUnavailable versionMismatch
 """
-M3100 = {"excessiveBER", "invalidMessageReceived", "lossOfSynchronisation", "replaceableUnitProblem"}
+M3100 = {"excessiveBER", "invalidMessageReceived", "lossOfSynchronisation", "replaceableUnitMissing", "replaceableUnitProblem"}
 PAGES = DOCS / "runbook"
 
 

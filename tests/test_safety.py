@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from drivers.errors import BusFault
-from qmodd.safety import Watchdog, WatchdogStarved, drop_enables, safe_state
+from qmodd.safety import InterlockOpen, Watchdog, WatchdogStarved, check_interlock, drop_enables, safe_state
 
 
 @dataclass
@@ -87,3 +87,23 @@ async def test_safe_state_reports_what_fails_and_goes_on() -> None:
     assert outputs[2].safe
     assert "reply garbled" in said["laser"]
     assert "no answer in time" in said["tec"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "cover", "words"),
+    [
+        ({"cover_closed": False}, True, "the cover is open"),
+        ({"cover_closed": False, "interlock_ok": False}, True, "the cover is open"),
+        ({"interlock_ok": False}, False, "the interlock loop is open"),
+    ],
+)
+async def test_cover_and_loop_are_told_apart(levels: dict[str, bool], cover: bool, words: str) -> None:
+    platform = Platform(lines=("interlock_ok", "cover_closed"))
+    platform.levels |= {"cover_closed": True} | levels
+    with pytest.raises(InterlockOpen, match=words) as told:
+        await check_interlock(platform)
+    assert told.value.cover is cover
+
+
+async def test_a_module_without_the_line_is_not_asked_for_its_cover() -> None:
+    await check_interlock(Platform())

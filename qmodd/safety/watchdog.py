@@ -14,6 +14,9 @@ from typing import Protocol
 from drivers.errors import DriverError
 from drivers.roles import DigitalIO
 
+# Low while the cover is off; not every module has the line.
+COVER = "cover_closed"
+
 
 class CheckIns(Protocol):
     def late(self) -> list[str]:
@@ -28,7 +31,19 @@ class SafeDevice(Protocol):
 
 
 class WatchdogStarved(Exception):
-    """A loop did not check in; the rails were dropped."""
+    """A loop did not check in, or the hardware says that no rail may be on; the rails were dropped."""
+
+
+class InterlockOpen(WatchdogStarved):
+    """The interlock loop is open. `cover`: because the module's cover is."""
+
+    def __init__(self, why: str, cover: bool) -> None:
+        super().__init__(why)
+        self.cover = cover
+
+
+class HardwareTripped(WatchdogStarved):
+    """The hardware watchdog has struck although the daemon runs: it was too slow."""
 
 
 @dataclass
@@ -57,7 +72,7 @@ class Watchdog:
                 await drop_enables(self.platform)
                 raise WatchdogStarved(f"rails dropped: no sign of life from {', '.join(late)}")
             if await self.platform.read("watchdog_tripped"):
-                raise WatchdogStarved(
+                raise HardwareTripped(
                     "rails dropped by the hardware watchdog: its line was not toggled in time; the longest pause "
                     f"between toggles was {self.longest_gap_s:.2f} s"
                 )
@@ -77,9 +92,12 @@ class Watchdog:
 
 
 async def check_interlock(platform: DigitalIO) -> None:
-    """Raises WatchdogStarved when the interlock loop is open: no rail may be on."""
+    """Raises InterlockOpen when the cover or the interlock loop is open: no rail may be on. The board cuts the laser by
+    itself for either; this is for the heaters, and for the reason."""
+    if COVER in platform.lines and not await platform.read(COVER):
+        raise InterlockOpen("rails off: the cover is open", cover=True)
     if not await platform.read("interlock_ok"):
-        raise WatchdogStarved("rails off: the interlock loop is open")
+        raise InterlockOpen("rails off: the interlock loop is open", cover=False)
 
 
 async def drop_enables(platform: DigitalIO) -> None:
@@ -97,7 +115,10 @@ async def drop_enables(platform: DigitalIO) -> None:
 async def safe_state(
     platform: DigitalIO | None, devices: Sequence[SafeDevice], report: Callable[[str, str], None], deadline_s: float
 ) -> None:
-    """Rails first, then every output to its safe value, all devices at once; what fails is reported, never hidden."""
+    """Rails first, then every output to its safe value, all devices at once; what fails is reported, never hidden.
+
+    The temperature controller's safe value is to hold: it comes last, by `qmodd.safety.ramp`.
+    """
 
     async def one(name: str, action: Callable[[], Awaitable[None]]) -> None:
         try:

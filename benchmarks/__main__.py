@@ -15,8 +15,22 @@ from collections.abc import Callable, Iterable, Sequence
 from benchmarks.measure import Mismatch, Progress, Result, silent
 
 # Name -> module with `run() -> Iterable[Result]`; one that takes `progress` tells how far it is. The first ones take
-# seconds, `scheduler` a minute in real time, `calibration` some minutes, `lock` many minutes.
-NAMES = ("acceptance", "sifting", "ldpc", "amplification", "clicks", "bus", "scheduler", "calibration", "lock")
+# seconds, `scheduler` a minute in real time, `calibration` and `selftest` some minutes, `lock` many minutes.
+NAMES = (
+    "acceptance",
+    "sifting",
+    "ldpc",
+    "amplification",
+    "clicks",
+    "bus",
+    "scheduler",
+    "calibration",
+    "selftest",
+    "swap",
+    "lock",
+    "safety",
+    "keys",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

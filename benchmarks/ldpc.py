@@ -10,48 +10,58 @@ import numpy.typing as npt
 
 from benchmarks.light import Bits
 from benchmarks.measure import Result, must_agree, same_arrays
-from qmodd.keys.reconciliation import FRAME_BITS, Code, Corrector, Plan, decode, disclose, syndrome, syndromes
-from qmodd.keys.reconciliation.codes import COLUMNS, LIFT
-from qmodd.keys.reconciliation.decoder import MOST_ITERATIONS, factors
+from qmodd.keys.reconciliation import (
+    FRAME_BITS,
+    Code,
+    Corrector,
+    Plan,
+    decode,
+    disclose,
+    disclosed_bits,
+    syndrome,
+    syndromes,
+)
+from qmodd.keys.reconciliation.codes import COLUMNS, LIFT, Schedule
+from qmodd.keys.reconciliation.decoder import factors
 
 Int16s = npt.NDArray[np.int16]
 
 QBERS = (0.005, 0.01, 0.02, 0.05)
 FRAMES = 64
-CHANNEL = 128
 
 
 def numpy_decode(code: Code, bits: Bits, wanted: Bits) -> Bits | None:
-    """The layered min-sum of `reconciliation.kernels`, integer by integer, with numpy along the lift."""
+    """The layered min-sum of `reconciliation.portable`, integer by integer, with numpy along the lift."""
     base = code.base
     target = (syndrome(code, bits) ^ wanted).reshape(-1, LIFT).astype(bool)
-    posterior = np.full((COLUMNS, LIFT), CHANNEL, np.int16)
+    posterior = np.full((COLUMNS, LIFT), code.schedule.channel, np.int16)
     message = np.zeros((len(base.column), LIFT), np.int16)
-    scale, cap = factors(code.schedule), round(code.schedule.cap * CHANNEL)
     turn = (np.arange(LIFT)[None, :] + base.shift[:, None]) % LIFT
-    for iteration in range(MOST_ITERATIONS):
+    scale = factors(code.schedule)
+    for iteration in range(code.schedule.most):
         factor, violated = int(scale[min(iteration, len(scale) - 1)]), False
         for row in range(code.rows):
-            edges = slice(base.start[row], base.start[row + 1])
+            edges = base.edges_of(row)
             where = (base.column[edges][:, None], turn[edges])
             before = posterior[where]
             violated |= bool((np.logical_xor.reduce(before < 0, axis=0) != target[row]).any())
-            message[edges], posterior[where] = _row(before, message[edges], target[row], factor, cap)
+            message[edges], posterior[where] = _row(before, message[edges], target[row], factor, code.schedule)
         if not violated and np.array_equal(syndrome(code, bits ^ _errors(posterior)), wanted):
             return bits ^ _errors(posterior)
     return None
 
 
 def _row(
-    before: Int16s, message: Int16s, target: npt.NDArray[np.bool_], factor: int, cap: int
+    before: Int16s, message: Int16s, target: npt.NDArray[np.bool_], factor: int, schedule: Schedule
 ) -> tuple[Int16s, Int16s]:
-    q = before - message
+    q = np.clip(before - message, -128, 127)
     size = np.abs(q)
-    least, second = np.sort(size, axis=0)[:2]
-    scaled = [np.minimum((s.astype(np.int64) * factor + 512) >> 10, cap).astype(np.int16) for s in (least, second)]
-    r = np.where(size == least, scaled[1], scaled[0])
+    least, second = np.minimum(np.sort(size, axis=0)[:2], 127)
+    raw = [np.maximum(s.astype(np.int64) * factor - schedule.offset, 0) for s in (least, second)]
+    first, other = (np.minimum((r + 64) >> 7, schedule.cap) for r in raw)
+    r = np.where(size == least, other, first)
     r = np.where(np.logical_xor.reduce(q < 0, axis=0) ^ target ^ (q < 0), -r, r).astype(np.int16)
-    return r, q + r
+    return r, np.clip(q + r, -128, 127)
 
 
 def _errors(posterior: Int16s) -> Bits:
@@ -73,7 +83,7 @@ def one_block(qber: float, frames: int, seed: int) -> tuple[float, int, int, flo
     while wanted:
         for frame, round_ in wanted:
             piece = disclose(plan, alice, frame, round_)
-            leak += len(piece) * 8
+            leak += disclosed_bits(plan, frame, round_)
             begun = time.perf_counter()
             corrector.assist(frame, round_, piece)
             spent += time.perf_counter() - begun
@@ -92,7 +102,7 @@ def reference_mbps(qber: float, seed: int) -> float:
     begun = time.perf_counter()
     theirs = numpy_decode(code, bob, wanted)
     taken = time.perf_counter() - begun
-    ours = decode(code, bob, wanted, qber)
+    ours = decode(code, bob, wanted)
     must_agree("LDPC decoder", same_arrays([ours.bits], [theirs]) if theirs is not None else not ours.ok)
     return FRAME_BITS / taken / 1e6
 

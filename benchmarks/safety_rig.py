@@ -80,6 +80,8 @@ class MortalRun(Run):
     """`entries`: every event of both modules, over all their lives, with the simulated time it was recorded at."""
 
     entries: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
+    # A module has found a reason to go dark, or dies.
+    detected: asyncio.Event = field(default_factory=asyncio.Event)
     _wires: dict[str, Wires] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _lives: int = 0
@@ -110,8 +112,13 @@ class MortalRun(Run):
         kms = Recipient.load(keys / f"kms-{name[0]}.key")
         receiver = Receiver(self.directory / f"kms-{name[0]}.db", kms, {SERIALS[name]: module.key}, self.clock)
         core = Core(self._config(name), injected)
-        core.events.listeners.append(lambda e: self.entries.append((self.loop.time(), name, dict(e))))
+        core.events.listeners.append(lambda e: self._hear(name, dict(e)))
         return Site(name, core, receiver)
+
+    def _hear(self, name: str, entry: dict[str, Any]) -> None:
+        self.entries.append((self.loop.time(), name, entry))
+        if entry["event"] in ("latch.set", "state.operational"):
+            self.detected.set()
 
     # life and death
 
@@ -148,6 +155,7 @@ class MortalRun(Run):
 
     async def kill(self, name: str) -> None:
         """SIGKILL, now."""
+        self.detected.set()
         self._wires[name].severed = True
         state, left = self.directory / name / "state", self.directory / name / "at-death"
         shutil.copytree(state, left, ignore=shutil.ignore_patterns("*.sock"))

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Semaphore
@@ -131,12 +131,21 @@ def measure(seconds: float, hang_s: float = 0.0) -> dict[str, LoopReport]:
     sys.setswitchinterval(SWITCH_S)
     try:
         with asyncio.Runner(loop_factory=precise_loop) as runner:
-            return runner.run(_measure(seconds, hang_s))
+            return runner.run(_measured(seconds, hang_s))
     finally:
         sys.setswitchinterval(before)
 
 
-async def _measure(seconds: float, hang_s: float) -> dict[str, LoopReport]:
+async def _measured(seconds: float, hang_s: float) -> dict[str, LoopReport]:
+    return await _measure(asyncio.sleep(seconds), hang_s)
+
+
+async def reports_until(done: asyncio.Event) -> dict[str, LoopReport]:
+    """Of loops that run until then, beside whatever else this event loop does."""
+    return await _measure(done.wait(), 0.0)
+
+
+async def _measure(until: Awaitable[object], hang_s: float) -> dict[str, LoopReport]:
     clock = SystemClock()
     pool = BusPool(_libraries(hang_s), clock.monotonic)
     scheduler = Scheduler(clock, asyncio.sleep, _no_safe)
@@ -158,7 +167,7 @@ async def _measure(seconds: float, hang_s: float) -> dict[str, LoopReport]:
         scheduler.add(Loop("hanging", 10 * PERIOD_S, other))
     task = asyncio.create_task(scheduler.run())
     try:
-        await asyncio.sleep(seconds)
+        await until
         return {r.name: r for r in scheduler.reports()}
     finally:
         task.cancel()

@@ -51,7 +51,7 @@ def run(
 def one(case: FaultCase, trial: Trial) -> Result:
     """A line of the table: 1 where the fault was seen; the limit for names is one of the whole table."""
     detail = {"named": float(trial.named), "failed_count": float(len(trial.failed))}
-    detail |= {f"{k.replace('-', '_').replace(' ', '_')}_s": v for k, v in trial.seconds.items()}
+    detail |= {f"{k.replace('-', '_').replace('.', '_')}_s": v for k, v in trial.seconds.items()}
     return Result(case.name, float(trial.detected), "detected", None, "", detail=detail, limit=1.0, note=said(trial))
 
 

@@ -34,8 +34,13 @@ class RawStore:
     ) -> None:
         self._directory = directory
         self._keep = keep
-        self._needed = needed
+        self.needed = needed
         self._memory: dict[str, dict[str, Array]] = {}
+
+    def exchange(self, other: RawStore) -> None:
+        """Trade all readings with another store (another module is in); `needed` stays."""
+        self._directory, other._directory = other._directory, self._directory
+        self._memory, other._memory = other._memory, self._memory
 
     def put(self, raw: Mapping[str, Any]) -> str:
         """Keep the readings; returns their digest."""
@@ -81,5 +86,5 @@ class RawStore:
         surplus = len(oldest_first) - self._keep
         if surplus <= 0:
             return []
-        needed = {newest, *self._needed()}
+        needed = {newest, *self.needed()}
         return [name for name in oldest_first if name not in needed][:surplus]

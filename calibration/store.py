@@ -70,6 +70,13 @@ class RecordStore:
         """Raises ValueError when it was not subscribed."""
         self._listeners.remove(listener)
 
+    def exchange(self, other: RecordStore) -> None:
+        """Trade all records with another store (another module is in); listeners stay where they are, untold."""
+        mine = (self._path, self._lines, self._history, self._active, self._invalid, self._renewals)
+        self._path, self._lines, self._history = other._path, other._lines, other._history
+        self._active, self._invalid, self._renewals = other._active, other._invalid, other._renewals
+        other._path, other._lines, other._history, other._active, other._invalid, other._renewals = mine
+
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._history))
 

@@ -20,6 +20,10 @@ COMMANDS = {
     "demo": "qmodd.demo.command",
     "soak": "qmodd.soak",
     "calibrate": "qmodd.calibrate.command",
+    "selftest": "qmodd.selftest_cli.command",
+    "fru": "qmodd.fru_cli",
+    "commission": "qmodd.commission.command",
+    "rate": "qmodd.rate.command",
     "bench": "qmodd.bench_cli",
 }
 DESCRIPTION = (

@@ -19,6 +19,8 @@ Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 # What each kind of module must have; a role is what the daemon asks for, the device is who plays it.
 ROLES_BOTH = ("heaters", "biases", "adc", "rail", "submount", "platform", "tec")
+# What a module may have besides: without it, what it would tell or guard is left out, and said so.
+ROLES_OPTIONAL = {"alice": ("supply", "fru"), "bob": ("supply", "fru", "counter", "cryostat")}
 ROLES_OF = {
     "alice": (*ROLES_BOTH, "laser", "source"),
     "bob": (*ROLES_BOTH, "tags", "detectors"),
@@ -79,6 +81,8 @@ class KeysSection(_Section):
     eps_sec: Annotated[float, Field(ge=1e-15, le=1e-6)] = 1e-9
     eps_cor: Annotated[float, Field(ge=1e-30, le=1e-9)] = 1e-15
     n_z: Annotated[int, Field(ge=20_000, le=20_000_000)] = 983_040
+    # Alice's decides. auto: efficiency as long as decoding keeps up with sifting.
+    reconciliation: Literal["auto", "throughput", "efficiency"] = "auto"
     key_bits: Literal[128, 192, 256, 512] = 256
     batch_s: Annotated[float, Field(ge=0.02, le=10.0)] = 0.1
     sync_s: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3
@@ -111,6 +115,30 @@ class SafetySection(_Section):
     watchdog_period_s: Annotated[float, Field(ge=0.02, le=0.4)] = 0.1
     check_in_s: Annotated[float, Field(ge=0.2, le=60.0)] = 0.8
     tec_ramp_c_per_s: Annotated[float, Field(gt=0.0, le=2.0)] = 0.5
+    # Software interlocks: beyond these a module goes dark and stays so until a person clears the latch.
+    submount_max_c: Annotated[float, Field(ge=30.0, le=100.0)] = 60.0
+    object_max_c: Annotated[float, Field(ge=30.0, le=100.0)] = 60.0
+    sink_max_c: Annotated[float, Field(ge=30.0, le=100.0)] = 68.0
+    supply_max_c: Annotated[float, Field(ge=40.0, le=125.0)] = 85.0
+    rail_max_a: Annotated[float, Field(gt=0.0, le=2.0)] = 0.18
+    tec_max_a: Annotated[float, Field(gt=0.0, le=5.0)] = 2.5
+    heater_budget_w: Annotated[float, Field(gt=0.0, le=5.0)] = 0.40
+    # Beyond this there is no bias; the module comes back by itself once the cryostat is cold.
+    cryostat_max_k: Annotated[float, Field(gt=0.0, le=20.0)] = 3.0
+    # Below this the fan is reported.
+    fan_min_rpm: Annotated[float, Field(ge=0.0, le=20_000.0)] = 1000.0
+    # So many trips of the hardware watchdog within the time, while the daemon ran, and a person has to look.
+    trips_max: Annotated[int, Field(ge=1, le=100)] = 3
+    trips_within_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 600.0
+
+
+class SelftestSection(_Section):
+    """The production level is never run by schedule."""
+
+    boot_level: Literal["power-on", "light-off", "light-on"] = "power-on"
+    schedule_level: Literal["power-on", "light-off", "light-on"] = "light-off"
+    every_h: Annotated[float, Field(ge=0.0, le=8760.0)] = 0.0
+    golden: Path | None = None
 
 
 class UplinkSection(_Section):
@@ -137,6 +165,7 @@ class Config(_Section):
     keys: KeysSection = KeysSection()
     control: ControlSection = ControlSection()
     safety: SafetySection = SafetySection()
+    selftest: SelftestSection = SelftestSection()
     uplink: UplinkSection
     recipient: list[RecipientSection] = []
 
@@ -155,9 +184,10 @@ class Config(_Section):
         missing = [r for r in wanted if r not in {d.role for d in self.device}]
         if missing:
             raise ValueError(f"no device plays the role {missing[0]!r}; {self.module.role} needs {', '.join(wanted)}")
-        foreign = [d for d in self.device if d.role not in wanted]
+        known = (*wanted, *ROLES_OPTIONAL[self.module.role])
+        foreign = [d for d in self.device if d.role not in known]
         if foreign:
-            raise ValueError(f"device {foreign[0].name!r}: role {foreign[0].role!r} is none of {', '.join(wanted)}")
+            raise ValueError(f"device {foreign[0].name!r}: role {foreign[0].role!r} is none of {', '.join(known)}")
         return self
 
     @model_validator(mode="after")
@@ -188,6 +218,7 @@ _PATHS = (
     ("module", "factory"),
     ("pair", "pre_shared_key"),
     ("pair", "key_encryption_key"),
+    ("selftest", "golden"),
     ("uplink", "identity"),
     ("uplink", "authority"),
 )

@@ -1,4 +1,5 @@
-"""`qmodctl`: operates modules over MQTT. Every change goes as a signed request and is answered with what is.
+"""`qmodctl`: operates modules over MQTT, or one of them over its local socket (--local). Every change goes as a signed
+request and is answered with what is.
 
 The broker is taken from --broker or QMODD_BROKER, the client's key and certificate from --identity or QMODD_IDENTITY (a
 directory with `client.key` and `client.cert`).
@@ -27,9 +28,12 @@ from qmodd.crypto.suites import BadKeyFile
 from qmodd.ctl_alarms import add_alarm_parser, alarms_in, show_alarms
 from qmodd.ctl_errors import CtlError
 from qmodd.ctl_lab import LAB, Desk, add_lab_parsers, show_calibrations
+from qmodd.ctl_selftest import COMMANDS as TESTING
+from qmodd.ctl_selftest import add_selftest_parsers, run_monitors, run_selftest, show_selftest
 from qmodd.ctl_view import in_order, status_view
 from qmodd.identity import ClientFiles, sign_request
-from qmodd.messages import ROOT, Alarm, Alive, CalibrationRecord, Progress, Reply, Request, RequestBody
+from qmodd.local_link import LocalLink, open_local
+from qmodd.messages import ROOT, Alarm, Alive, CalibrationRecord, Progress, Reply, Request, RequestBody, SelftestReport
 from qmodd.randomness import Randomness, SystemRandomness
 from qmodd.uplink.mqtt_link import NO_MATCHING_SUBSCRIBERS, BrokerSettings, Link, LinkDown, open_link
 from qmodd.uplink.topics import Topics, module_of
@@ -124,9 +128,14 @@ class Ctl:
     clock: Clock
     randomness: Randomness
     progress: Callable[[Progress], None] = lambda _p: None
+    local: Path | None = None
 
     @asynccontextmanager
-    async def _link(self) -> AsyncIterator[Link]:
+    async def _link(self) -> AsyncIterator[Link | LocalLink]:
+        if self.local is not None:
+            async with open_local(self.local) as local:
+                yield local
+            return
         async with open_link(self.broker, f"qmodctl-{self.randomness.bytes(6).hex()}") as link:
             yield link
 
@@ -173,6 +182,19 @@ class Ctl:
             raise CtlError(3, f"the broker knows no calibrations of {module}")
         return dict(sorted(found.items()))
 
+    async def selftest(self, module: str) -> SelftestReport:
+        """The retained report of the last self-test. Raises LinkDown; CtlError for none."""
+        async with self._link() as link:
+            await link.subscribe(Topics(module).of("selftest"))
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    message = await link.next_message()
+                return SelftestReport.model_validate_json(message.payload)
+            except TimeoutError:
+                raise CtlError(3, f"the broker knows no self-test of {module}") from None
+            except ValidationError:
+                raise CtlError(3, f"the self-test of {module} is of another version of qmodd") from None
+
     async def watch(self, module: str | None, show: Callable[[Views, str], None]) -> None:
         """Tell `show` of every change, until cancelled. Raises LinkDown."""
         views = Views()
@@ -184,7 +206,7 @@ class Ctl:
                 if (serial := views.take(message.topic, message.payload)) is not None:
                     show(views, serial)
 
-    async def epoch(self, link: Link, module: str) -> str:
+    async def epoch(self, link: Link | LocalLink, module: str) -> str:
         """The module's present epoch from `alive`. Raises CtlError when it is offline or unknown."""
         await link.subscribe(Topics(module).alive)
         try:
@@ -227,7 +249,7 @@ class Ctl:
                 raise CtlError(3, f"the broker does not let {client.signer.name} send this (reason code {code:#x})")
             return await self._reply(link, mark)
 
-    async def _reply(self, link: Link, mark: bytes) -> Reply:
+    async def _reply(self, link: Link | LocalLink, mark: bytes) -> Reply:
         while True:
             try:
                 async with asyncio.timeout(self.timeout_s):
@@ -250,6 +272,13 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="qmodctl", description="Operate QKD modules over MQTT.")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--broker", default=os.environ.get("QMODD_BROKER", "mqtt://127.0.0.1:1883"), metavar="URL")
+    common.add_argument(
+        "--local",
+        default=os.environ.get("QMODD_LOCAL"),
+        metavar="PATH",
+        type=Path,
+        help="no broker: straight to core on this host, by its configuration file, state directory or socket",
+    )
     common.add_argument("--identity", default=os.environ.get("QMODD_IDENTITY"), metavar="DIR", type=Path)
     common.add_argument("--timeout", type=float, default=30.0, metavar="S", help="wait so long for each answer")
     common.add_argument("--json", action="store_true", help="one JSON object as last line on stdout")
@@ -265,6 +294,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("arguments", nargs="*", metavar="KEY=VALUE")
     add_alarm_parser(commands, common)
     add_lab_parsers(commands, common)
+    add_selftest_parsers(commands, common)
     return top
 
 
@@ -292,7 +322,7 @@ async def _run(arguments: argparse.Namespace, errors: Console) -> int:
         errors.print(f"{p.progress:4.0%} {p.text}", markup=False)
 
     broker = BrokerSettings(url=arguments.broker)
-    ctl = Ctl(broker, arguments.timeout, SystemClock(), SystemRandomness(), progress)
+    ctl = Ctl(broker, arguments.timeout, SystemClock(), SystemRandomness(), progress, arguments.local)
     out = Console(soft_wrap=True)
     if arguments.what == "status":
         return _show_status(await ctl.status(arguments.module), arguments.json, out)
@@ -304,11 +334,17 @@ async def _run(arguments: argparse.Namespace, errors: Console) -> int:
         return show_alarms(await ctl.alarms(arguments.module), arguments.json, out, ctl.clock.utc())
     if arguments.what == "calibrations" and not arguments.diff and not arguments.rollback:
         return show_calibrations(await ctl.calibrations(arguments.module), arguments.json, out, ctl.clock.utc())
+    if arguments.what == "selftest" and arguments.level is None:
+        return show_selftest(await ctl.selftest(arguments.module), arguments, out)
     if arguments.identity is None:
         raise CtlError(2, "whose request? give --identity DIR or set QMODD_IDENTITY")
     client = ClientFiles.load(arguments.identity)
-    if arguments.what in LAB:
+    if arguments.what in (*LAB, *TESTING):
         desk = Desk(lambda command, values: ctl.do(client, arguments.module, command, values), arguments.json, out)
+        if arguments.what == "selftest":
+            return await run_selftest(arguments, desk, lambda: ctl.selftest(arguments.module))
+        if arguments.what == "monitors":
+            return await run_monitors(arguments, desk)
         return await LAB[arguments.what](desk, arguments)
     values = parse_arguments(arguments.arguments)
     if arguments.what == "sign":

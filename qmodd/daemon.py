@@ -82,6 +82,10 @@ def door_path(config: Config) -> Path:
     return config.module.state_dir / "door.sock"
 
 
+def local_path(config: Config) -> Path:
+    return config.module.state_dir / "local.sock"
+
+
 def precise_loop() -> asyncio.AbstractEventLoop:
     """An event loop whose timers are not rounded up to whole milliseconds, as epoll's are: a control loop at 100 Hz
     would be late by half a millisecond on average. Core holds far fewer than select's 1024 descriptors."""
@@ -118,7 +122,17 @@ async def _core(config: Config) -> None:
         notifier, watchdog_s = Notifier.from_environment(os.environ), watchdog_period(os.environ, os.getpid())
     except ValueError as e:
         raise ConfigError(f"environment: {e}") from e
-    injected = Injected(real_libraries(), clock, randomness, kernels, make_door, serve, threads=True, durable=True)
+    injected = Injected(
+        real_libraries(),
+        clock,
+        randomness,
+        kernels,
+        make_door,
+        serve,
+        threads=True,
+        durable=True,
+        local_socket=local_path(config),
+    )
     with only_core(config.module.state_dir):
         core = Core(config, injected)
         core.events.listeners.append(_to_log)

@@ -38,7 +38,7 @@ class Door(DoorCore):
 
     async def run(self) -> None:
         """Serve until cancelled; then say goodbye, so that `alive` tells of a stop on purpose."""
-        listening = _listen(self.path)
+        listening = listen(self.path)
         inode = self.path.stat().st_ino
         async with asyncio.TaskGroup() as group:
 
@@ -99,7 +99,7 @@ class Door(DoorCore):
             await writer.drain()
 
 
-def _listen(path: Path) -> socket.socket:
+def listen(path: Path) -> socket.socket:
     """Bound with mode 0600 from the start: there is no moment in which others may connect."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

@@ -89,6 +89,8 @@ class DoorCore:
     telemetry_dropped: int = field(default=0, init=False)
     requests_dropped: int = field(default=0, init=False)
     answers_dropped: int = field(default=0, init=False)
+    # Told group and payload of all telemetry, whether uplink is there or not.
+    taps: list[Callable[[str, bytes], None]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self._wake = asyncio.Event()
@@ -124,7 +126,10 @@ class DoorCore:
         if len(self._telemetry) >= TELEMETRY_KEPT:
             self._telemetry.popleft()
             self.telemetry_dropped += 1
-        self._telemetry.append(Telemetry(group=group, payload=json.dumps(flat).encode()))
+        payload = json.dumps(flat).encode()
+        self._telemetry.append(Telemetry(group=group, payload=payload))
+        for tap in self.taps:
+            tap(group, payload)
         self._wake.set()
 
     async def serve_requests(self) -> None:

@@ -68,15 +68,28 @@ class Owner(Message):
     owner: Annotated[str, StringConstraints(max_length=128)]
 
 
+class Latched(Message):
+    """What waits for `clear-latch`. `dark`: no output comes on before; else only keys are held. `since` is empty for
+    one whose file cannot be read."""
+
+    latch: Name
+    why: Why
+    since: Annotated[str, StringConstraints(max_length=40)] = ""
+    dark: bool = True
+
+
 class State(Message):
-    """`state`, retained: the three fields after ITU-T X.731, every output that is held off, each with its reason, and
-    the owner of every output."""
+    """`state`, retained: the three fields after ITU-T X.731, every output that is held off, each with its reason, the
+    owner of every output, and every latch that is set. `assembly`: serial of the photonic module that is
+    in, or was last; empty: none was seen yet."""
 
     administrative: StateField
     operational: StateField
     activity: StateField
     inhibited: Annotated[list[Inhibited], Field(max_length=256)] = []
     owners: Annotated[list[Owner], Field(max_length=256)] = []
+    assembly: Annotated[str, StringConstraints(max_length=32)] = ""
+    latches: Annotated[list[Latched], Field(max_length=64)] = []
 
     @classmethod
     def from_snapshot(cls, snapshot: Mapping[str, Any]) -> State:
@@ -106,7 +119,13 @@ class CalibrationRecord(Message):
     renewed: AwareDatetime | None = None
 
 
+Part = Annotated[str, StringConstraints(max_length=64)]
+
+
 class Check(Message):
+    """One value of a self-test. `low` and `high` are alarm limits, `warn_low` and `warn_high` what is usual; absent
+    where there is none. `part` is what is broken when this fails and nothing that it needs does."""
+
     name: Name
     value: float | str | bool | None
     unit: Annotated[str, StringConstraints(max_length=32)] = ""
@@ -114,15 +133,48 @@ class Check(Message):
     high: float | None = None
     ok: bool
     why: Why = ""
+    level: Name = "power-on"
+    part: Part = ""
+    verdict: Literal["passed", "warned", "failed", "skipped"] = "passed"
+    warn_low: float | None = None
+    warn_high: float | None = None
+    sigma: float = 0.0
+    golden_z: float | None = None
+
+
+class AssemblyReport(Message):
+    """`assembly`, retained: which photonic module is in, by its EEPROM. `module` is its serial, `controller` that of
+    the topics; `factory_record` says where its factory record came from (eeprom or file), `slot` where in the EEPROM it
+    is; `faults`: what in the EEPROM is not in order."""
+
+    controller: Serial
+    module: Annotated[str, StringConstraints(max_length=32)]
+    factory_record: Annotated[str, StringConstraints(max_length=32)]
+    factory_sha256: Annotated[str, StringConstraints(max_length=64)] = ""
+    faults: Annotated[list[Why], Field(max_length=16)] = []
+    fru: dict[str, JsonValue] | None = None
+    slot: dict[str, JsonValue] | None = None
 
 
 class SelftestReport(Message):
-    """`selftest`, retained: the last report."""
+    """`selftest`, retained: the last report. `suspects`: the parts that explain what failed, the most likely first,
+    which is `part`. `left_out`: values that passed and had no room; none that failed is ever left out for it.
+    `assembly`: serial of the photonic module that was tested; `firmware_sha256`: over all of its parts."""
 
     level: Name
     passed: bool
     taken: AwareDatetime
     checks: Annotated[list[Check], Field(max_length=1024)]
+    side: Literal["alice", "bob"] = "alice"
+    verdict: Why = ""
+    part: Part = ""
+    suspects: Annotated[list[Part], Field(max_length=64)] = []
+    seconds: Annotated[float, Field(ge=0.0)] = 0.0
+    level_seconds: dict[Name, float] = {}
+    mahalanobis_t2: float | None = None
+    left_out: Annotated[int, Field(ge=0)] = 0
+    assembly: Annotated[str, StringConstraints(max_length=32)] = ""
+    firmware_sha256: Annotated[str, StringConstraints(max_length=64)] = ""
 
 
 class Alarm(Message):

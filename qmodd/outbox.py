@@ -66,6 +66,8 @@ class Outbox:
 
     path: Path | None
     listeners: list[Callable[[], None]] = field(default_factory=list)
+    # Told suffix, payload and retain flag of every message, keys excepted.
+    taps: list[Callable[[str, bytes, bool], None]] = field(default_factory=list)
     _synchronous: str = field(default="FULL", init=False)
     _depth: int = field(default=0, init=False)
 
@@ -146,6 +148,9 @@ class Outbox:
             )
             row_id = int(cursor.lastrowid or 0)
         self._tell()
+        if kind != "key":
+            for tap in self.taps:
+                tap(suffix, payload, retain)
         return row_id
 
     def pending(self, limit: int = 1000, *, skip: frozenset[int] | set[int] = frozenset()) -> list[Row]:

@@ -47,8 +47,9 @@ ROLES: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("start", "stop", "lock", "unlock", "calibrate", "selftest", "acknowledge", "undo"), _ACT),
     **dict.fromkeys(("shelve", "maintenance"), _ACT),
     "safe": frozenset({"operator", "maintainer", "security"}),
-    **dict.fromkeys(("snapshot", "record"), frozenset({"viewer", "operator", "maintainer", "security"})),
+    **dict.fromkeys(("snapshot", "record", "monitors"), frozenset({"viewer", "operator", "maintainer", "security"})),
     **dict.fromkeys(("rollback", "clear-latch", "lease", "release", "sweep"), frozenset({"maintainer"})),
+    **dict.fromkeys(("fru", "locate"), frozenset({"viewer", "operator", "maintainer", "security"})),
     "revoke": frozenset({"security"}),
     "purge": frozenset({"security"}),
 }

@@ -138,6 +138,8 @@ class Run:
             "symbol_source": "visa:source",
             "time_tagger": "visa:tagger",
             "detectors": "tcp:snspd:12000",
+            "counter": "visa:counter",
+            "cryostat": "visa:cryostat",
         }
         for device in raw["device"]:
             device["address"] = in_process.get(device["name"], device["address"])

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from calibration.context import CalibrationRefused, LightRefused
 from calibration.fit import FitRefused
 from drivers.errors import DriverError
-from qmodd.app.failures import LoopGaveUp, NotReady, leaves
+from qmodd.app.failures import LoopGaveUp, NotReady, SelftestFailed, leaves
 from qmodd.control.loop import LoopFault
 from qmodd.module import BringUpFailed
-from qmodd.safety import WatchdogStarved
+from qmodd.safety import SafetyTripped, WatchdogStarved
 
 # What a reason says, whatever kind of error carries it. A loop that gives up hands on its reason as text only.
 SAID = (
+    (re.compile(r"the cover is open"), "cover-open"),
     (re.compile(r"interlock (loop )?is open|interlock loop"), "interlock-open"),
     (re.compile(r"heater .*(: open circuit| is open:)"), "heater-open"),
     (re.compile(r"does not emit|no emission|fatal alarm after enabling"), "laser-dark"),
@@ -40,6 +41,10 @@ def alarms_of(error: BaseException, addresses: Iterable[str]) -> dict[str, str]:
 
 def _alarm(error: BaseException, addresses: tuple[str, ...]) -> str:
     text = str(error)
+    if isinstance(error, SafetyTripped):
+        return error.alarm
+    if isinstance(error, SelftestFailed):
+        return "selftest-failed"
     for pattern, alarm in SAID:
         if pattern.search(text):
             return alarm

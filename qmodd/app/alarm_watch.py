@@ -23,7 +23,7 @@ from qmodd.control.phase_types import Stage
 from qmodd.keys.settings import Phase
 from qmodd.keys.store import KeyStore
 from qmodd.lifecycle import Activity, Administrative
-from qmodd.monitoring.catalogue import FAILURES
+from qmodd.monitoring.catalogue import CATALOGUE, FAILURES
 
 PERIOD_S = 1.0
 # Disk, outbox and key store change slowly and cost more to look at.
@@ -44,10 +44,18 @@ NOT_IN_PHASE = (Stage.COARSE, Stage.DEGRADED, Stage.RELOCK)
 NO_SYNC = "no synchronisation"
 # A block that ends with its session or its run is no sign of a bad link.
 BY_QBER, BY_CONTENT = re.compile(r"QBER_[XZ]"), re.compile(r"QBER_[XZ]|no key can come|too few for|verification")
+# Watched by the interlocks' loop without ending a session; and the latch that holds keys only.
+WATCHED, PHASE = ("supply-fault", "fan-failed"), "phase"
 NOT_SAFE = "could not be brought to its safe value"
+# A note of the identification.
+DAMAGED = "fru.damaged"
 
 # Known only by a session that ended for it.
 BY_FAILURE = (*(kind.id for kind in FAILURES), "peer-not-ready")
+
+# Seen in service, or latched: not known gone by a start that fails for something else.
+IN_SERVICE = ("loop-failed", "watchdog-tripped", "laser-dark", "heater-open")
+LASTING = frozenset((*IN_SERVICE, *(id for id, kind in CATALOGUE.items() if kind.latched)))
 
 Free = Callable[[Path], tuple[int, int]]
 Seen = Iterator[tuple[str, str | None]]
@@ -122,7 +130,15 @@ class AlarmWatch:
         now_s = self.wiring.clock.monotonic()
         self._follow(now_s)
         seen = dict(self._failures())
-        for found in (self._outputs(), self._temperature(), self._link(), self._detectors(now_s), self._keys(now_s)):
+        for found in (
+            self._safety(),
+            self._outputs(),
+            self._field(),
+            self._temperature(),
+            self._link(),
+            self._detectors(now_s),
+            self._keys(now_s),
+        ):
             # A failure says more about a condition than what is left of the session.
             for id, why in found:
                 seen[id] = seen.get(id) or why
@@ -137,12 +153,38 @@ class AlarmWatch:
             return
         found = alarms_of(error, self._addresses) if error is not None else {}
         for id in BY_FAILURE:
-            yield id, found.pop(id, None)
+            # What had latched may still be behind a start that fails: a hot module fails its self-test. So may what a
+            # loop has failed for.
+            if id in found or error is None or id not in LASTING:
+                yield id, found.pop(id, None)
         yield from found.items()
+
+    def _safety(self) -> Seen:
+        """A latch is wrong as long as it is set, whatever the module does; what is watched and ends nothing is known
+        while the loop that watches it runs."""
+        latches, told = self.operator.latches(), self.operator.told()
+        dark = {id: why for id, why in latches.items() if id != PHASE}
+        for id, why in dark.items():
+            if id in CATALOGUE:
+                yield id, f"latched: {why}"
+        yield "module-latched", "; ".join(f"{id}: {why}" for id, why in dark.items()) or None
+        if told or self.operator.in_service:
+            for id in WATCHED:
+                yield id, told.get(id)
 
     def _outputs(self) -> Seen:
         unsafe = sorted(o for o, why in self.wiring.life.inhibited.items() if NOT_SAFE in why)
         yield "output-not-safe", f"not confirmed safe: {', '.join(unsafe)}" if unsafe else None
+
+    def _field(self) -> Seen:
+        """Which module is in is known once one has been identified in this life of the daemon."""
+        bay = self.wiring.bay
+        if bay.out:
+            yield "module-removed", f"no part of module {bay.serial or '(not seen yet)'} answers"
+        elif bay.assembly is not None:
+            yield "module-removed", None
+            damaged = [why for about, why in bay.assembly.notes if about == DAMAGED]
+            yield "fru-damaged", "; ".join(damaged) or None
 
     def _temperature(self) -> Seen:
         operator = self.operator
@@ -188,7 +230,7 @@ class AlarmWatch:
         yield "pools-differ", self._heard.pools or None
         if not self._receiver:
             return
-        yield "phase-fault", self.operator.latches().get("phase")
+        yield "phase-fault", self.operator.latches().get(PHASE)
         if service and status.wanted and status.peer_ready:
             yield "no-light", self._dark or None
         yield from self._phase(status.phase)

@@ -64,6 +64,14 @@ class AliceOperator(Operator):
     # (P(X), P(decoy)) as the symbol source really uses them.
     probabilities: tuple[float, float] = (0.25, 0.5)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.wiring.module_swapped.append(self._forget_patterns)
+
+    def _forget_patterns(self) -> None:
+        """Sums of another module's light."""
+        self.patterns.tally = None
+
     def graph(self) -> Graph:
         return alice_graph()
 
@@ -272,7 +280,7 @@ class AliceOperator(Operator):
             ),
             p_mu=(1.0 - self.probabilities[1], self.probabilities[1]),
             p_x=self.probabilities[0],
-            calibration=f"mean_photon {record.version}",
+            calibration=f"mean_photon {record.version} of {self.wiring.bay.serial}",
         )
 
     async def light(self, mode: LightMode, state: int, intensity: int, scale: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from calibration.context import CalibrationContext, LightRefused
 from calibration.graph import Graph, bring_up
@@ -32,6 +33,8 @@ LIGHT_ANSWER_S = 5.0
 # The lock follows what the die does within this; beyond it the fringe itself moves too fast.
 LOCK_K = 0.1
 FOUND = "phase found again"
+# The fringe between both interferometers; everything else is this module's own, and checked as it ages.
+RESTS_ON_PEER = ("arm_phase",)
 LATCHED = "detector latched"
 
 
@@ -71,6 +74,10 @@ class PatientLight:
 class BobOperator(Operator):
     phase: PhaseService | None = None
     _blind: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.wiring.bay.rests_on_peer = RESTS_ON_PEER
 
     def graph(self) -> Graph:
         return bob_graph()
@@ -244,11 +251,20 @@ class BobOperator(Operator):
         return why
 
     def latches(self) -> dict[str, str]:
+        """Beside those of the safety: a phase that was given up, which holds keys and leaves the module as it is."""
         why = self._latch()
-        return {"phase": why} if why else {}
+        return {**super().latches(), **({"phase": why} if why else {})}
 
-    def clear_latch(self, name: str, by: str) -> None:
-        if name not in self.latches():
+    def shown_latches(self) -> list[dict[str, Any]]:
+        phase = self._latch()
+        shown = [{"latch": "phase", "why": phase[:480], "since": "", "dark": False}] if phase else []
+        return [*super().shown_latches(), *shown]
+
+    async def clear_latch(self, name: str, by: str) -> None:
+        if name != "phase":
+            await super().clear_latch(name, by)
+            return
+        if not self._latch():
             raise LookupError(f"no latch {name!r} is set")
         if self.phase is not None:
             self.phase.clear(by)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from qmodd.app.alarm_commands import alarm_handlers
+from qmodd.app.field_commands import field_handlers
 from qmodd.app.following import Following
 from qmodd.app.lease_commands import lease_handlers
 from qmodd.app.operator import Operator
+from qmodd.app.safekeeping import StillViolated
 from qmodd.app.wiring import Wiring
-from qmodd.lifecycle import Administrative
+from qmodd.lifecycle import Activity, Administrative
 from qmodd.requests import Arguments, Handler, Refusal, report_progress, requesting
+from qmodd.selftest.model import Level
+from qmodd.selftest.words import verdict
+
+# How often a client that waits hears that work goes on.
+PROGRESS_S = 5.0
 
 
 def handlers(wiring: Wiring, operator: Operator) -> Mapping[str, Handler]:
@@ -24,11 +32,14 @@ def handlers(wiring: Wiring, operator: Operator) -> Mapping[str, Handler]:
         "lock": commands.lock,
         "unlock": commands.unlock,
         "calibrate": commands.calibrate,
+        "selftest": commands.selftest,
+        "monitors": commands.monitors,
         "record": commands.record,
         "rollback": commands.rollback,
         "clear-latch": commands.clear_latch,
         **lease_handlers(wiring, operator),
         **alarm_handlers(wiring),
+        **field_handlers(wiring),
     }
 
 
@@ -98,6 +109,55 @@ class Commands:
             became = await following.until_done(report_progress) if wait else {}
         return {**self._state(), "asked": sorted(asked), **became}
 
+    async def selftest(self, arguments: Arguments) -> dict[str, Any]:
+        """Test the module up to a level: keys stop, outputs go back, keys come again; a failure leaves the module dark.
+        A module that is dark after a failure runs it at its next start. With `wait` it is answered when the test is
+        over."""
+        _only(arguments, "level", "wait", "force")
+        self._not_locked("selftest")
+        level, force, wait = _level(arguments), _flag(arguments, "force"), _flag(arguments, "wait")
+        if latched := self._operator.dark_latch():
+            raise Refusal("wrong_state", f"selftest: {latched}; clear the latch first"[:480])
+        done = self._operator.selftesting.ask(level, who(), force)
+        if done is None:
+            return {**self._state(), "asked": level.value, "at": "next start"}
+        if not wait:
+            return {**self._state(), "asked": level.value, "at": "once"}
+        while not done.done():
+            report_progress(self._operator.selftesting.fraction, f"{level} self-test")
+            await asyncio.wait({done}, timeout=PROGRESS_S)
+        report = done.result()
+        return {
+            **self._state(),
+            "level": report.level.value,
+            "passed": report.passed,
+            "verdict": verdict(report),
+            "suspects": list(report.suspects),
+            "seconds": round(report.seconds, 3),
+        }
+
+    async def monitors(self, arguments: Arguments) -> dict[str, Any]:
+        """Every monitor of one moment with limits and flags. `freeze`: of now, else of the last one; `clear`: latched
+        flags are forgotten once they are told."""
+        _only(arguments, "freeze", "clear")
+        freeze, clear = _flag(arguments, "freeze", True), _flag(arguments, "clear")
+        client = requesting()
+        if clear and client is not None and client.role == "viewer":
+            raise Refusal("not_allowed", "monitors: a viewer may read flags, not clear them")
+        desk, life = self._operator.monitor_desk, self._wiring.life
+        if freeze and life.activity is Activity.SAFE:
+            raise Refusal(
+                "wrong_state", f"monitors: the module is safe ({life.why('activity')}); freeze=false tells the last"
+            )
+        if freeze and self._wiring.heartbeats_rest:
+            raise Refusal("busy", "monitors: a self-test has the buses; freeze=false tells the last moment")
+        if freeze:
+            await desk.freeze()
+        try:
+            return desk.monitors.told(clear)
+        except LookupError as e:
+            raise Refusal("wrong_state", f"monitors: {e.args[0]}") from None
+
     async def record(self, arguments: Arguments) -> dict[str, Any]:
         """One record of a calibration with values, units, covariance, conditions: the active one, or a `version`."""
         _only(arguments, "calibration", "version")
@@ -135,13 +195,17 @@ class Commands:
         return {**self._state(), "calibration": name, "version": record.version if record else 0}
 
     async def clear_latch(self, arguments: Arguments) -> dict[str, Any]:
-        """Let a part that gave up try again: the cause of the latch is thought to be mended."""
+        """Let a part that gave up try again, or a module that went dark come back. The hardware is read again: refused
+        while the cause persists."""
         _only(arguments, "latch")
         latches = self._operator.latches()
         name = _text(arguments, "latch", "")
         if name not in latches:
             raise Refusal("bad_arguments", f"no latch {name!r}; set are: {', '.join(sorted(latches)) or 'none'}")
-        self._operator.clear_latch(name, who())
+        try:
+            await self._operator.clear_latch(name, who())
+        except StillViolated as e:
+            raise Refusal("wrong_state", f"latch {name} stays: {e}"[:480]) from None
         return {**self._state(), "cleared": name, "was": latches[name]}
 
     def _not_locked(self, command: str) -> None:
@@ -153,6 +217,14 @@ class Commands:
 
     def _state(self) -> dict[str, Any]:
         return self._wiring.life.snapshot()
+
+
+def _level(arguments: Arguments) -> Level:
+    try:
+        return Level(_text(arguments, "level", Level.LIGHT_OFF.value))
+    except ValueError:
+        names = ", ".join(level.value for level in Level)
+        raise Refusal("bad_arguments", f"level = {arguments.get('level')!r}: {names} is allowed") from None
 
 
 def _flag(arguments: Arguments, name: str, default: bool = False) -> bool:

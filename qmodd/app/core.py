@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from calibration.raw import RawStore
-from calibration.store import RecordStore
 from drivers.bus.libraries import Libraries
 from drivers.bus.pool import BusPool
 from qmodd import __version__
@@ -19,12 +17,15 @@ from qmodd.app.alarm_watch import AlarmWatch, boundless, disk_free
 from qmodd.app.alice import AliceOperator
 from qmodd.app.bob import BobOperator
 from qmodd.app.commands import handlers
+from qmodd.app.field_commands import Locate
+from qmodd.app.identify import Bay
 from qmodd.app.telemetry import Telemetry
 from qmodd.app.wiring import Wiring, read_factory
 from qmodd.clock import Clock
 from qmodd.config import Config
 from qmodd.door_core import DoorCore
 from qmodd.events import EventLog
+from qmodd.field.records import ModuleRecords
 from qmodd.identity import Authority, RecipientPublic, Signer
 from qmodd.keys.alice_engine import AliceEngine
 from qmodd.keys.bob_engine import BobEngine
@@ -36,10 +37,12 @@ from qmodd.keys.estimation import Proof
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import Kernels, WorkerDied
 from qmodd.keys.pool import Pool
+from qmodd.keys.reconciliation import Setting
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings
 from qmodd.keys.store import Database, KeyStore, load_kek
 from qmodd.lifecycle import Administrative, LifeCycle
+from qmodd.local_door import LocalDoor
 from qmodd.messages import Alive
 from qmodd.module import Module
 from qmodd.outbox import Outbox
@@ -65,6 +68,8 @@ class Injected:
     threads: bool
     durable: bool
     heartbeat_s: float = 0.3
+    # Where the door of the field engineer is; None: there is none.
+    local_socket: Path | None = None
 
 
 class Core:
@@ -80,7 +85,8 @@ class Core:
             self.life.set_administrative(Administrative.LOCKED, "the configuration says module.unlocked = false")
         self.events = EventLog(state_dir / "events.jsonl" if injected.durable else None, clock, config.module.serial)
         self.outbox = Outbox(state_dir / "outbox.db")
-        self.records = RecordStore(state_dir / "calibration.jsonl" if injected.durable else None)
+        library = ModuleRecords(state_dir, durable=injected.durable)
+        self.records = library.records
         buses = BusPool(injected.libraries, clock.monotonic)
         self.module = Module(config, buses)
         self.wiring = Wiring(
@@ -94,7 +100,8 @@ class Core:
             self.module,
             injected.heartbeat_s,
         )
-        self.wiring.raw = RawStore(state_dir / "raw" if injected.durable else None, needed=self._raw_in_force)
+        self.wiring.raw = library.raw
+        self.wiring.bay = Bay(self.wiring, library)
         self.epoch = randomness.bytes(8).hex()
         self._open_store(state_dir, randomness)
         self._make_delivery(randomness)
@@ -104,10 +111,8 @@ class Core:
         self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store)
         # The host's disk is no part of a simulated world: two runs of a seed must not differ by it.
         free = disk_free if self.injected.durable else boundless
+        self.operator.selftesting.free, self.operator.selftesting.randomness = free, self.injected.randomness
         self.alarm_watch = AlarmWatch(self.wiring, self.operator, self.store, free)
-
-    def _raw_in_force(self) -> set[str]:
-        return {r.raw_sha256 for n in self.records.names() if (r := self.records.active(n)) is not None}
 
     def _open_store(self, state_dir: Path, randomness: Randomness) -> None:
         c = self.config
@@ -156,6 +161,7 @@ class Core:
         self.operator: AliceOperator | BobOperator = AliceOperator(self.wiring) if alice else BobOperator(self.wiring)
 
     def _make_door(self) -> None:
+        self.wiring.locate = Locate(self.wiring)
         c, clock = self.config, self.injected.clock
         requests = Requests(
             c.module.serial,
@@ -175,6 +181,22 @@ class Core:
             report=lambda name, why: self.events.record(name, {"why": why}),
         )
         self.wiring.door = self.door
+        self.local = self._make_local(requests)
+
+    def _make_local(self, requests: Requests) -> LocalDoor | None:
+        if self.injected.local_socket is None:
+            return None
+        local = LocalDoor(
+            self.injected.local_socket,
+            self.outbox,
+            self.injected.clock,
+            requests.handle,
+            self.door.alive,
+            self.config.module.serial,
+            lambda name, why: self.events.record(name, {"why": why}),
+        )
+        self.door.taps.append(local.telemetry)
+        return local
 
     def _make_engine(self) -> None:
         c, k = self.config, self.config.keys
@@ -186,6 +208,7 @@ class Core:
             eps_sec=k.eps_sec,
             eps_cor=k.eps_cor,
             n_z=k.n_z,
+            reconciliation=Setting(k.reconciliation),
             key_bits=k.key_bits,
             batch_s=k.batch_s,
             sync_s=k.sync_s,
@@ -222,6 +245,8 @@ class Core:
         else:
             self.engine = BobEngine(settings, channel, desk, self._bob_batch, self.module.tags)
         self.wiring.engine = self.engine
+        self.engine.on_peer_module = self.wiring.bay.hear_peer
+        self.wiring.bay.on_peer_replaced = self.operator.interrupt
 
     def _bob_batch(self, batch: BatchReport) -> None:
         assert isinstance(self.operator, BobOperator)
@@ -244,6 +269,9 @@ class Core:
                 group.create_task(self.engine.run(), name="engine")
                 group.create_task(self._deliver(), name="delivery")
                 group.create_task(self.telemetry.run(), name="telemetry")
+                group.create_task(self.wiring.locate.run(), name="locate LED")
+                if self.local is not None:
+                    group.create_task(self.local.run(), name="local door")
                 group.create_task(self.operator.run(), name="operator")
 
     async def _start_kernels(self) -> None:

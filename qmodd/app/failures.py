@@ -9,7 +9,7 @@ from calibration.fit import FitRefused
 from drivers.errors import DriverError
 from qmodd.control.loop import LoopFault
 from qmodd.module import BringUpFailed
-from qmodd.safety import WatchdogStarved
+from qmodd.safety import SafetyTripped, WatchdogStarved
 
 
 class Interrupted(Exception):
@@ -24,6 +24,10 @@ class NotReady(Exception):
     """A check of the start-up failed; the message names check, value and limit."""
 
 
+class SelftestFailed(NotReady):
+    """A self-test found a part that is broken: no keys before its level has passed. The message names the suspects."""
+
+
 EXPECTED = (
     DriverError,
     BringUpFailed,
@@ -31,6 +35,7 @@ EXPECTED = (
     FitRefused,
     LightRefused,
     WatchdogStarved,
+    SafetyTripped,
     Interrupted,
     LoopFault,
     LoopGaveUp,

@@ -7,58 +7,44 @@ the rails drop first. Then it starts again by itself, after a pause that grows, 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from calibration.context import CalibrationContext, Progress
 from calibration.graph import Graph, bring_up
 from calibration.plan import Due, plan
-from drivers.roles import Identity, TecState
-from qmodd.app.failures import EXPECTED, Interrupted, LoopGaveUp, NotReady, interrupted, leaves, reason
-from qmodd.app.selftest import quick_selftest
+from drivers.roles import TecState
+from qmodd.app.failures import EXPECTED, Interrupted, LoopGaveUp, interrupted, leaves, reason
+from qmodd.app.identify import firmware_sha256
+from qmodd.app.late import Late
+from qmodd.app.monitor_desk import PERIOD_S as MONITORS_S
+from qmodd.app.monitor_desk import MonitorDesk
+from qmodd.app.safe_stop import SafeStop
+from qmodd.app.safekeeping import Safekeeping
+from qmodd.app.selftesting import SelfTesting
 from qmodd.app.temperature import PERIOD_S, tec_loop
 from qmodd.app.upkeep import Upkeep
+from qmodd.app.warm_up import warm_up
 from qmodd.app.wiring import Wiring
 from qmodd.control.loop import Scheduler
 from qmodd.control.parts import PartsWatch
 from qmodd.control.thermal import TecLoop
 from qmodd.lifecycle import Activity, Administrative, Operational
 from qmodd.module import Module
-from qmodd.safety import Watchdog, check_interlock, safe_state
+from qmodd.safety import Watchdog, check_interlock
+from qmodd.safety.ramp import TecRampDown
 
 log = logging.getLogger("qmodd.operator")
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0)
-SAFE_DEADLINE_S = 0.8
 # A session that lasted this long was a good one: the next failure starts at the shortest pause again.
 GOOD_SESSION_S = 60.0
-WARM_UP_S = 300.0
-WARM_K = 0.1
+STOPPING = "the daemon is stopping"
 # Every part is looked at this often in service: before the loops that a broken one upsets give up.
 PARTS_PERIOD_S = 1.0
-# Passing through on the way up does not count.
-WARM_FOR_S = 2.5
-
-
-def firmware_sha256(identities: Mapping[str, Identity]) -> str:
-    """Over role, driver, model, serial number and firmware of every device: another one means other calibrations."""
-    lines = (f"{r}\0{i.driver}\0{i.model}\0{i.serial}\0{i.firmware}\n" for r, i in sorted(identities.items()))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-@dataclass
-class Late:
-    """What the watchdog asks: loops that have not checked in."""
-
-    scheduler: Scheduler
-    now: Callable[[], float]
-
-    def late(self) -> list[str]:
-        return [f"{name} (silent for {age:.1f} s)" for name, age in self.scheduler.check_in.late(self.now()).items()]
 
 
 @dataclass
@@ -82,6 +68,17 @@ class Operator(ABC):
     walking: asyncio.Lock = field(default_factory=asyncio.Lock)
     upkeep: Upkeep | None = None
     calibrations: CalibrationContext | None = None
+    safekeeping: Safekeeping = field(init=False)
+    safe_stop: SafeStop = field(init=False)
+    selftesting: SelfTesting = field(init=False)
+    monitor_desk: MonitorDesk = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.safekeeping = Safekeeping(self.wiring, self._end_session, lambda: self.tec.reading if self.tec else None)
+        self.safe_stop = SafeStop(self.wiring, self.safekeeping)
+        self.wiring.latched = self.shown_latches
+        self.selftesting = SelfTesting(self)
+        self.monitor_desk = MonitorDesk(self.wiring)
 
     # what differs between the sides
 
@@ -109,12 +106,31 @@ class Operator(ABC):
         return None
 
     def latches(self) -> dict[str, str]:
-        """Parts that have given up until a person clears them: name and why."""
-        return {}
+        """What waits for a person to clear it: name and why."""
+        return self.safekeeping.latches()
 
-    def clear_latch(self, name: str, by: str) -> None:
-        """Raises LookupError for a latch that is not set."""
-        raise LookupError(f"no latch {name!r}")
+    def shown_latches(self) -> list[dict[str, Any]]:
+        """The same for `state`."""
+        return self.safekeeping.shown()
+
+    def told(self) -> dict[str, str]:
+        """What the interlocks' loop has seen and what is no reason to go dark, by alarm."""
+        return self.safekeeping.monitor.told
+
+    def dark_latch(self) -> str:
+        """Why no output may be switched on before a person clears it; "" when it may."""
+        return self.safekeeping.dark()
+
+    @property
+    def ramp(self) -> TecRampDown:
+        """The temperature controller's way down after a safe stop; who regulates outside of a session releases it."""
+        return self.safekeeping.ramp
+
+    async def clear_latch(self, name: str, by: str) -> None:
+        """Raises LookupError for a latch that is not set, StillViolated with the reading that still violates."""
+        async with self.safe_stop.hardware:
+            await self.safekeeping.clear(name, by, self.wiring.module, self._module is None)
+        self._resume.set()
 
     # calibration
 
@@ -143,17 +159,28 @@ class Operator(ABC):
 
     async def run(self) -> None:
         """Never returns; cancelled by the daemon's stop, after which everything is safe."""
-        while True:
-            await self._until_allowed()
-            started = self.wiring.clock.monotonic()
-            try:
-                await self._session()
-            except asyncio.CancelledError:
-                await self._go_safe("the daemon is stopping")
-                raise
-            except Exception as e:
-                self._log_bugs(e)
-                await self._ended(e, self.wiring.clock.monotonic() - started)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.ramp.run(), name="TEC ramp-down")
+            group.create_task(self._sessions(), name="sessions")
+
+    async def _sessions(self) -> None:
+        try:
+            while True:
+                await self._until_allowed()
+                started = self.wiring.clock.monotonic()
+                try:
+                    await self._session()
+                except Exception as e:
+                    self._log_bugs(e)
+                    self.safekeeping.ended(e)
+                    await self._ended(e, self.wiring.clock.monotonic() - started)
+        except asyncio.CancelledError:
+            # Also in the middle of another safe stop, which then has not reached every output.
+            if self._module is not None or not self.safe_stop.made_safe:
+                self._module = self.wiring.module
+                await self._go_safe(STOPPING)
+                await self.safekeeping.leave_tec(STOPPING)
+            raise
 
     def interrupt(self, why: str) -> None:
         """End the session on purpose. The reason becomes that of the safe state."""
@@ -162,6 +189,11 @@ class Operator(ABC):
     def _end_session(self, cause: Exception) -> None:
         if self._interrupt.empty():
             self._interrupt.put_nowait(cause)
+
+    def forget_interrupts(self) -> None:
+        """Of a session before."""
+        while not self._interrupt.empty():
+            self._interrupt.get_nowait()
 
     def hold(self, why: str) -> None:
         """No session until `release`."""
@@ -178,30 +210,17 @@ class Operator(ABC):
             self._resume.clear()
             if life.administrative is Administrative.LOCKED:
                 why = f"locked: {life.why('administrative')}"
+            elif latched := self.dark_latch():
+                why = latched
             elif self.held is not None:
                 why = self.held
             else:
                 return
-            await self._dark(why)
+            await self.safe_stop.dark(why, self._log_bugs)
             await self._resume.wait()
 
-    async def _dark(self, why: str) -> None:
-        """Make sure, on the hardware, that a module that may not run is dark; say so if that cannot be done."""
-        self.wiring.life.set_activity(Activity.SAFE, why)
-        self.wiring.life.set_operational(Operational.DISABLED, why)
-        module = self.wiring.module
-        try:
-            await module.open()
-        except Exception as e:
-            self._log_bugs(e)
-            self.wiring.life.set_operational(Operational.DISABLED, f"{why}; and {reason(e)}")
-        finally:
-            await self._safe_outputs(module, why)
-            await module.close()
-
     async def _session(self) -> None:
-        while not self._interrupt.empty():
-            self._interrupt.get_nowait()
+        self.forget_interrupts()
         life, config = self.wiring.life, self.wiring.config
         life.set_activity(Activity.BOOT, "opening and identifying the devices")
         life.set_operational(Operational.DISABLED, "starting")
@@ -209,6 +228,7 @@ class Operator(ABC):
         context = self.calibrations = self.context(module)
         identities = await module.open()
         self.check_parts(module)
+        await self.wiring.bay.identify(identities, context)
         context.firmware_sha256 = firmware_sha256(identities)
         self.wiring.events.record("devices.open", {r: f"{i.model} {i.serial}".strip() for r, i in identities.items()})
         scheduler = Scheduler(self.wiring.clock, asyncio.sleep, self._loop_failed, self._loop_facts)
@@ -216,21 +236,28 @@ class Operator(ABC):
         watchdog = Watchdog(
             module.platform, Late(scheduler, self.wiring.clock.monotonic), config.safety.watchdog_period_s
         )
+        # Before the watchdog's own test raises an enable, with every output at zero, and before anything stays on.
+        await check_interlock(module.platform)
+        await self.selftesting.trip(module, context)
         async with asyncio.TaskGroup() as group:
             await watchdog.toggle()
             await check_interlock(module.platform)
             group.create_task(watchdog.run(), name="watchdog")
-            group.create_task(self._interrupted(), name="interrupt")
+            group.create_task(self.interrupted(), name="interrupt")
+            await self.ramp.release()
             await self.rails_on(module)
+            self.safekeeping.watch(scheduler)
             self.add_loops(scheduler, module, context)
             group.create_task(scheduler.run(), name="loops")
             await self._bring_up(module, context, scheduler)
             self.in_service, self.failure = True, None
             self.upkeep = Upkeep(self, module, context)
             group.create_task(self.upkeep.run(), name="upkeep")
+            group.create_task(self.selftesting.serve(module, context), name="self-tests")
             await self.serve(module, context)
 
     async def rails_on(self, module: Module) -> None:
+        self.safekeeping.lit, self.safe_stop.made_safe = True, False
         for line in ("heater_enable", "laser_enable"):
             if line == "laser_enable" and self.wiring.config.module.role != "alice":
                 continue
@@ -240,12 +267,12 @@ class Operator(ABC):
 
     async def _bring_up(self, module: Module, context: CalibrationContext, scheduler: Scheduler) -> None:
         life = self.wiring.life
-        life.set_activity(Activity.SELFTEST, "quick check of read-back, rails and known answers")
-        self.wiring.publish_selftest(await quick_selftest(module))
+        await self.selftesting.boot(module, context)
         self.add_heartbeats(scheduler, module)
         self._add_parts_watch(scheduler, context)
         life.set_activity(Activity.CALIBRATING, "bringing the chip to temperature")
         await self.warm_up()
+        await self.selftesting.boot_warm(module, context)
         life.set_activity(Activity.CALIBRATING, "walking the calibration graph")
         force, by = self.force, self.force_by
         self.force, self.force_by = frozenset(), "automatic"
@@ -269,31 +296,15 @@ class Operator(ABC):
         )
 
     async def warm_up(self) -> None:
-        """Wait until the chip is near its temperature. Raises NotReady when that takes too long.
-
-        The first calibrations (currents, photodiodes, modulators, detectors) do not feel the last tenth of a kelvin;
-        the interferometers, which do, come last and are held by their lock.
-        """
-        end = self.wiring.clock.monotonic() + WARM_UP_S
-        since = self.wiring.clock.monotonic()
-        while self.wiring.clock.monotonic() - since < WARM_FOR_S:
-            if not self.temperature_within(WARM_K):
-                since = self.wiring.clock.monotonic()
-            reading = self.tec.reading if self.tec else None
-            if reading is not None:
-                target_c = self.wiring.config.control.tec_target_c
-                self.wiring.life.set_activity(
-                    Activity.CALIBRATING, f"temperature {reading.object_c:.0f} C on its way to {target_c:.1f} C"
-                )
-            if self.wiring.clock.monotonic() > end:
-                raise NotReady(f"the chip is not at its temperature after {WARM_UP_S:.0f} s: {reading}")
-            await asyncio.sleep(0.5)
+        """Wait until the chip is near its temperature. Raises NotReady when that takes too long."""
+        await warm_up(self.wiring, lambda: self.tec.reading if self.tec else None, self.temperature_within)
 
     def add_heartbeats(self, scheduler: Scheduler, module: Module) -> None:
         """A harmless read on every bus, so that a bus that hangs is noticed although nothing else uses it."""
         for name, period_s, read in self.wiring.heartbeats(module):
             self.wiring.add_heartbeat(scheduler, f"bus {name}", period_s, read)
         self.wiring.add_loop(scheduler, "leases", 0.5, self.wiring.leases.step)
+        self.wiring.add_loop(scheduler, "monitors", MONITORS_S, self.monitor_desk.step)
 
     def _add_parts_watch(self, scheduler: Scheduler, context: CalibrationContext) -> None:
         async def broken(why: str) -> None:
@@ -302,7 +313,8 @@ class Operator(ABC):
         watch = PartsWatch(context, lambda: self.in_service, self.walking, broken)
         self.wiring.add_loop(scheduler, "parts", PARTS_PERIOD_S, watch.step)
 
-    async def _interrupted(self) -> None:
+    async def interrupted(self) -> None:
+        """Raises what ends a session: an interlock, a loop that gave up, a command."""
         raise await self._interrupt.get()
 
     def _loop_facts(self, loop: str, facts: tuple[str, ...]) -> None:
@@ -325,32 +337,25 @@ class Operator(ABC):
         if interrupted(error) is not None:
             self._failures = 0
             return
+        if self.dark_latch():
+            self._failures = 0
+            self.wiring.events.record("session.failed", {"why": why, "again_in_s": 0.0})
+            return
         self._failures = 1 if lasted_s > GOOD_SESSION_S else self._failures + 1
         pause = BACKOFF_S[min(self._failures, len(BACKOFF_S)) - 1]
         self.wiring.events.record("session.failed", {"why": why, "again_in_s": pause})
+        if await self.safe_stop.wait_while_out():
+            self._failures = 0
+            return
         self.wiring.life.set_activity(Activity.SAFE, f"{why}; trying again in {pause:g} s")
-        await asyncio.sleep(pause)
+        await self.safe_stop.pause(pause, why)
 
     async def _go_safe(self, why: str) -> None:
         self.in_service, self.upkeep = False, None
+        self.selftesting.abandon(why)
         self.wiring.leases.end_all(why)
-        self.wiring.life.set_operational(Operational.DISABLED, why)
-        self.wiring.life.set_activity(Activity.SAFE, why)
         module, self._module = self._module, None
-        if module is not None:
-            await self._safe_outputs(module, why)
-        await self.wiring.stop_keying(why)
-        if module is not None:
-            await module.close()
-
-    async def _safe_outputs(self, module: Module, why: str) -> None:
-        for device in module.outputs():
-            self.wiring.life.inhibit(device.name, why)
-        await safe_state(module.platform, list(module.outputs()), self._not_safe, SAFE_DEADLINE_S)
-
-    def _not_safe(self, name: str, what: str) -> None:
-        self.wiring.life.inhibit(name, what)
-        self.wiring.events.record("output.not_confirmed_safe", {"output": name, "why": what})
+        await self.safe_stop.after_session(module, why, self.failure is not None)
 
     def _log_bugs(self, error: BaseException) -> None:
         for leaf in leaves(error):

@@ -21,6 +21,8 @@ Source = Callable[[], Awaitable[dict[str, float]]]
 ALIASES = {"attenuator": "bias.voa", "detectors": "detector", "heaters": "heater", "biases": "bias"}
 # Connected to nothing: whoever moves them takes nothing from the keys.
 SPARE = "spare"
+# What shows its open-circuit flag: a known answer.
+SPARE_TEST_A = 1e-3
 RATES_S = 0.1
 
 

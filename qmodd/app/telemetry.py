@@ -35,6 +35,8 @@ class Telemetry:
     def groups(self) -> dict[str, Numbers]:
         out = {"keys": self._keys(), "link": self._link(), "bus": self._bus(), "loops": self._loops()}
         out["alarms"] = self._wiring.alarms.numbers()
+        if monitors := self._operator.monitor_desk.monitors.numbers():
+            out["monitors"] = monitors
         if thermal := self._thermal():
             out["thermal"] = thermal
         if isinstance(self._operator, BobOperator) and (phase := self._phase(self._operator)):
@@ -174,5 +176,6 @@ class Telemetry:
             "leak_bits": record.leak_bits,
             "frames_helped": record.frames_helped,
             "seconds": record.seconds,
+            "modules": f"{record.alice_module} {record.bob_module}",
         }
         self._wiring.events.record("block.kept", fields)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from calibration.context import CalibrationContext, Progress, Settings
 from calibration.factory import FactoryRecord
+from calibration.fit import FitRefused, Resistance
 from calibration.raw import RawStore
 from calibration.record import Record
 from calibration.store import Change, Kind, RecordStore
 from qmodd.app.alarm_desk import FILE as ALARMS_FILE
 from qmodd.app.alarm_desk import AlarmDesk
+from qmodd.app.field_commands import Locate
+from qmodd.app.identify import Bay
 from qmodd.app.leases import Leases
-from qmodd.app.outputs import SPARE, catalogue
-from qmodd.app.selftest import SPARE_TEST_A, CheckResult
+from qmodd.app.outputs import SPARE, SPARE_TEST_A, catalogue
 from qmodd.clock import Clock
 from qmodd.config import Config
 from qmodd.control.facts import Fact
@@ -29,9 +34,12 @@ from qmodd.keys.alice_engine import AliceEngine
 from qmodd.keys.bob_engine import BobEngine
 from qmodd.keys.settings import Phase
 from qmodd.lifecycle import Activity, LifeCycle
-from qmodd.messages import CalibrationRecord, Check, Event, SelftestReport, State
+from qmodd.messages import CalibrationRecord, Event, State
 from qmodd.module import Module
 from qmodd.outbox import Outbox
+from qmodd.safety.guards import HeaterBudget, guard, nominal_power
+from qmodd.selftest.model import Report
+from qmodd.selftest.retained import message
 
 EVENT_LIFETIME_S = 30 * 86_400.0
 WATCH_S = 0.25
@@ -41,7 +49,8 @@ KEYING = "distilling keys"
 
 @dataclass
 class Wiring:
-    """`engine` and `door` are set by core before anything runs."""
+    """`engine`, `door`, `bay` and `locate` are set by core before anything runs. `module_swapped`: called when another
+    photonic module is in than before, with its records in force and nothing running."""
 
     config: Config
     clock: Clock
@@ -54,9 +63,16 @@ class Wiring:
     heartbeat_s: float = 0.3
     engine: AliceEngine | BobEngine = field(init=False)
     door: DoorCore = field(init=False)
+    bay: Bay = field(init=False)
+    locate: Locate = field(init=False)
     leases: Leases = field(init=False)
     alarms: AlarmDesk = field(init=False)
+    budget: HeaterBudget = field(init=False)
+    # What is latched, for `state`; the operator's.
+    latched: Callable[[], list[dict[str, Any]]] = list
     scheduler: Scheduler | None = None
+    # A self-test has the buses: reads that only show whether they answer would come between.
+    heartbeats_rest: bool = False
     # Wanted by command or by configuration; `stop` clears it, and the engine is not started again until `start`.
     keys_wanted: bool = True
     why_not_wanted: str = ""
@@ -64,10 +80,13 @@ class Wiring:
     keys_blocked: str | None = None
     notice: str = ""
     raw: RawStore = field(default_factory=RawStore)
+    module_swapped: list[Callable[[], None]] = field(default_factory=list)
     lock: LockReport | None = None
     sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
+        self.budget = HeaterBudget(self.config.safety.heater_budget_w, self.clock.monotonic, self.heater_power_w)
+        guard(self.module, self.budget)
         outputs = catalogue(self.module, self.config.safety.tec_ramp_c_per_s)
         self.leases = Leases(outputs, self.clock, lambda name, fields: self.events.record(name, dict(fields)))
         self.leases.listeners.append(lambda _output, _leased: self.publish_state())
@@ -76,6 +95,17 @@ class Wiring:
         self.life.listeners.append(self._life_changed)
         self.events.listeners.append(self._publish_event)
         self.records.subscribe(self._record_changed)
+
+    def heater_power_w(self, channel: str, amperes: float) -> float:
+        """W of a heater at a current, by its record; one without a record counts as of the highest resistance."""
+        record = self.records.active("heater_iv")
+        if record is None or f"{channel}_r0_ohm" not in record.value:
+            return nominal_power(channel, amperes)
+        r0, rho = record.value[f"{channel}_r0_ohm"], record.value[f"{channel}_rho_per_w"]
+        try:
+            return Resistance(r0, rho, np.zeros((2, 2)), 0.0).power(amperes)
+        except FitRefused:
+            return math.inf
 
     # calibration
 
@@ -148,12 +178,13 @@ class Wiring:
 
         def reading(read: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[float], Awaitable[None]]:
             async def step(now_s: float) -> None:
-                await read()
+                if not self.heartbeats_rest:
+                    await read()
 
             return step
 
         yield "heater rail", self.heartbeat_s, reading(module.rail.read)
-        yield "heater source", self.heartbeat_s, SourceBeat(module).step
+        yield "heater source", self.heartbeat_s, SourceBeat(module, resting=lambda: self.heartbeats_rest).step
         yield "bias source", self.heartbeat_s, reading(lambda: module.biases.set_voltage("spare", 0.0))
         yield "submount sensor", 2.0 * self.heartbeat_s, reading(module.submount.read_celsius)
         yield "photodiodes", self.heartbeat_s, reading(lambda: module.adc.read_volts(1))
@@ -249,17 +280,8 @@ class Wiring:
         )
         self.outbox.put(f"calibration/{record.name}", body.payload(), retain=True, kind="state")
 
-    def publish_selftest(self, checks: Sequence[CheckResult]) -> None:
-        report = SelftestReport(
-            level="power-on",
-            passed=all(c.ok for c in checks),
-            taken=self.clock.utc(),
-            checks=[
-                Check(name=c.name, value=c.value, unit=c.unit, low=c.low, high=c.high, ok=c.ok, why=c.why)
-                for c in checks
-            ],
-        )
-        self.outbox.put("selftest", report.payload(), retain=True, kind="state")
+    def publish_selftest(self, report: Report) -> None:
+        self.outbox.put("selftest", message(report).payload(), retain=True, kind="state")
 
     def _life_changed(self, name: str, value: Any) -> None:
         self.events.record(f"state.{name}", {"value": value.value, "why": value.why})
@@ -267,7 +289,8 @@ class Wiring:
 
     def publish_state(self) -> None:
         """The three fields with their reasons, what is held off, and who drives each output."""
-        told = {**self.life.snapshot(), "owners": self.leases.owners()}
+        told = {**self.life.snapshot(), "owners": self.leases.owners(), "latches": self.latched()}
+        told["assembly"] = self.bay.serial
         self.outbox.put("state", State.from_snapshot(told).payload(), retain=True, kind="state")
 
     def _publish_event(self, entry: dict[str, Any]) -> None:
@@ -280,10 +303,13 @@ class SourceBeat:
     has one: a dead line reads as all zeros, and answers that are old do not follow."""
 
     module: Module
-    driven: bool = True  # as the self-test leaves it
+    driven: bool = True  # as the start leaves it
+    resting: Callable[[], bool] = lambda: False
 
     async def step(self, now_s: float) -> None:
         """Raises LoopFault, or a drivers.errors.DriverError."""
+        if self.resting():
+            return
         heaters = self.module.heaters
         flagged = await heaters.open_circuits()
         if opened := sorted(flagged - {SPARE}):

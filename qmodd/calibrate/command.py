@@ -221,22 +221,9 @@ def _module(args: argparse.Namespace, errors: Console) -> Result:
 
 
 async def _on_hardware(config: Config, args: argparse.Namespace, errors: Console) -> Result:
-    from drivers.bus.real import real_libraries
-    from qmodd.app.core import Core, Injected
-    from qmodd.clock import SystemClock
-    from qmodd.door_core import DoorCore
-    from qmodd.keys.kernels import InlineKernels
-    from qmodd.randomness import SystemRandomness
+    from qmodd.calibrate.session import hardware_core
 
-    randomness = SystemRandomness()
-
-    async def no_door(door: DoorCore) -> None:
-        raise RuntimeError("the door is not served without the daemon")
-
-    injected = Injected(
-        real_libraries(), SystemClock(), randomness, InlineKernels(randomness), DoorCore, no_door, True, True
-    )
-    core = Core(config, injected)
+    core = hardware_core(config)
     try:
         return await calibrate_module(core, args, errors)
     finally:

@@ -79,7 +79,7 @@ def calibrate_pair(
     async def main() -> EmulatedPair:
         pair = EmulatedPair(Run(loop, directory, scenario, scenario.seed, dict(SETTINGS)))
         try:
-            await _both(pair, told, wanted if targets else None, force)
+            await calibrate_both(pair, told, wanted if targets else None, force)
         except Exception as e:
             pair.failed, pair.status = failure(e)
         pair.seconds = loop.time()
@@ -89,7 +89,9 @@ def calibrate_pair(
         return runner.run(main())
 
 
-async def _both(pair: EmulatedPair, told: Told, wanted: dict[str, list[str]] | None, force: Collection[str]) -> None:
+async def calibrate_both(
+    pair: EmulatedPair, told: Told, wanted: dict[str, list[str]] | None, force: Collection[str]
+) -> None:
     """Both are switched on together; the transmitter calibrates first, its light is the receiver's."""
     if wanted is not None and wanted["bob"]:
         wanted = {**wanted, "alice": list(alice_graph().names)}

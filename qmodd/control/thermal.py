@@ -111,6 +111,11 @@ class TecLoop:
         await self._tec.set_gains(tuning.kp_a_per_k, tuning.ti_s)
         await self._tec.set_current_limit(min(tuning.clamp_a, self._config.current_limit_a))
 
+    def aim(self, celsius: float) -> None:
+        """Another target from the next step on; the way there is ramped as always."""
+        self._config = replace(self._config, target_c=celsius)
+        self._within_since, self._best_error_k = None, math.inf
+
     async def step(self, now_s: float) -> None:
         if self._set_c is None:
             await self.start()

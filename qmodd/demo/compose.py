@@ -68,6 +68,8 @@ def configuration(role: str, endpoints: dict[str, Any], places: Places, settings
     else:
         text = replace_value(text, "address", "visa:" + mine["visa"]["tagger"], within="time_tagger")
         text = replace_value(text, "address", "tcp:" + mine["tcp"]["snspd"], within="detectors")
+        text = replace_value(text, "address", "visa:" + mine["visa"]["counter"], within="counter")
+        text = replace_value(text, "address", "visa:" + mine["visa"]["cryostat"], within="cryostat")
         text = text.replace("tcp:192.168.10.3:12345", "tcp:" + mine["tcp"]["snspd_counts"])
         text = replace_value(text, "relay_connect", places.relay)
     text = replace_value(text, "factory", str(endpoints["factory"][role]))

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-import numpy as np
-import numpy.typing as npt
-
 from drivers.errors import DriverError
 from qmodd.keys.amplification import seed_bytes
 from qmodd.keys.authentication import BadTag, BlockAuthentication, Direction, verdict_token
@@ -20,17 +17,19 @@ from qmodd.keys.conversation import (
     Conversation,
     Desk,
     HelpLedger,
-    Inbox,
     Outcome,
     Send,
     Share,
+    check_account,
     check_hope,
     decide,
+    held,
     make_record,
     with_m_z,
 )
 from qmodd.keys.counts import BlockCounts
 from qmodd.keys.kernels import WorkerDied
+from qmodd.keys.material import Held
 from qmodd.keys.pool import PoolRefused
 from qmodd.keys.protocol import (
     BlockClose,
@@ -46,14 +45,15 @@ from qmodd.keys.protocol import (
     Verify,
     XErrors,
 )
-from qmodd.keys.reconciliation import Plan
-from qmodd.keys.records import BlockRecord, SecretBits
+from qmodd.keys.reconciliation import ExpectedQber, ModePolicy, Plan
+from qmodd.keys.records import BlockRecord, SecretBits, wiped_on_error
+from qmodd.keys.stations import Line, Mail, Station, Visit
 from qmodd.keys.store import StoreRefused
 from qmodd.keys.verification import KEY_BYTES
 
 # What can go wrong with one block and leaves the engine whole.
 BLOCK_FAULTS = (BlockAborted, BadTag, PoolRefused, StoreRefused, WorkerDied, NotOpen, DriverError, ValueError)
-_LEAST_QBER, _MOST_QBER = 0.002, 0.05
+_LEAST_QBER, _MOST_QBER = 0.001, 0.1
 # Of QBER_X, for the first block: interference adds errors that arrival times do not have. Help covers a wrong guess.
 _FIRST_SHARE = 0.7
 
@@ -64,64 +64,87 @@ def _within(qber: float) -> float:
 
 @dataclass
 class AliceDistiller:
-    """Distils blocks one after the other, in the order in which they closed."""
+    """Distils blocks in the order in which they closed, several at a time along the line of stations."""
 
     desk: Desk
     send: Send
-    inbox: Inbox
-    # QBER_Z of the last block chooses the code of the next; the first one goes by its X errors.
+    mail: Mail
+    line: Line
+    # QBER_Z of the blocks before chooses the code of the next; the first one goes by its X errors.
     qber: float | None = None
+    expected: ExpectedQber = field(default_factory=ExpectedQber)
+    policy: ModePolicy = field(default_factory=ModePolicy)
+    # Run, block, and when it began, of the last one by which the rate of sifting was measured.
+    _sifted: tuple[int, int, float] = (-1, 0, 0.0)
     _answered: dict[UUID, asyncio.Event] = field(default_factory=dict)
 
     async def distil(self, raw: RawBlock) -> BlockRecord:
         """Raises BlockAborted: no key on either side. Any other end leaves the block to the journals."""
-        talk = Conversation(raw, Direction.ALICE, self.send, self.inbox)
-        try:
-            record = await self._distil(talk, raw)
-        except BLOCK_FAULTS as e:
-            if not (isinstance(e, BlockAborted) and e.by_peer):
-                await talk.abort(str(e))
-            raise e if isinstance(e, BlockAborted) else BlockAborted(str(e)) from e
-        await self._finish(talk, record)
+        talk = Conversation(raw, Direction.ALICE, self.send, self.mail.box(raw.run, raw.block))
+        async with self.line.visit() as visit:
+            try:
+                record = await self._distil(visit, talk, raw)
+            except BLOCK_FAULTS as e:
+                if not (isinstance(e, BlockAborted) and e.by_peer):
+                    await talk.abort(str(e))
+                raise e if isinstance(e, BlockAborted) else BlockAborted(str(e)) from e
+            await self._finish(talk, record)
         return record
 
-    async def _distil(self, talk: Conversation, raw: RawBlock) -> BlockRecord:
+    async def _distil(self, visit: Visit, talk: Conversation, raw: RawBlock) -> BlockRecord:
+        await visit.enter(Station.OPEN)
+        block = await held(self.desk, raw)
+        try:
+            return await self._distil_held(visit, talk, raw, block)
+        finally:
+            self.desk.kernels.release(block)
+
+    async def _distil_held(self, visit: Visit, talk: Conversation, raw: RawBlock, block: Held) -> BlockRecord:
         round_ = await self._claim(talk)
         counts = await self._open(talk, raw, round_)
-        bits = raw.sifted.z_bits
-        ledger = await self._correct(talk, raw, counts, bits)
-        counts, share = await self._verify(talk, raw, counts, ledger, bits)
+        await visit.enter(Station.CORRECT)
+        ledger = await self._correct(talk, raw, counts, block)
+        if self.qber is not None:
+            # The first block is verified before the next one's code is chosen, by what was found in it.
+            await visit.enter(Station.VERIFY)
+        counts, share = await self._verify(talk, raw, counts, ledger, block)
         await talk.send_tag(0)
-        seed = self.desk.randomness.bytes(seed_bytes(len(bits), share.used))
+        await visit.enter(Station.AMPLIFY)
+        seed = self.desk.randomness.bytes(seed_bytes(counts.total_z, share.used))
         await talk.send(Seed(raw.run, raw.block, share.used, seed))
-        secret = SecretBits(await self.desk.kernels.amplify(bits, seed, share.used), share.used)
-        now = self.desk.clock.utc()
-        later = now + timedelta(seconds=self.desk.settings.lifetime_s)
-        record = make_record(
-            self.desk,
-            raw,
-            "alice",
-            Outcome(
-                uuid=str(self.desk.randomness.uuid()),
-                round=round_,
-                counts=counts,
-                share=share,
-                leak_bits=ledger.leak_bits,
-                frames=ledger.frames,
-                frames_helped=ledger.frames_helped,
-                eps_auth=talk.eps_auth(),
-                seed=seed,
-                allocations=len(self.desk.journal.store.recipients),
-                created=now.timestamp(),
-                not_after=later.timestamp(),
-            ),
-        )
-        await self.desk.blocking(self.desk.journal.prepare, record, secret)
-        await talk.send(
-            Prepare(raw.run, raw.block, UUID(record.uuid).bytes, record.created, record.not_after, record.allocations)
-        )
-        await talk.send_tag(1)
-        return record
+        secret = SecretBits(await self.desk.kernels.amplify(block, seed, share.used), share.used)
+        with wiped_on_error(secret):
+            await check_account(self.desk, raw, block, counts, share, ledger.leak_bits, decoder=False)
+            await visit.enter(Station.FINISH)
+            now = self.desk.clock.utc()
+            later = now + timedelta(seconds=self.desk.settings.lifetime_s)
+            record = make_record(
+                self.desk,
+                raw,
+                "alice",
+                Outcome(
+                    uuid=str(self.desk.randomness.uuid()),
+                    round=round_,
+                    counts=counts,
+                    share=share,
+                    leak_bits=ledger.leak_bits,
+                    frames=ledger.frames,
+                    frames_helped=ledger.frames_helped,
+                    eps_auth=talk.eps_auth(),
+                    seed=seed,
+                    allocations=len(self.desk.journal.store.recipients),
+                    created=now.timestamp(),
+                    not_after=later.timestamp(),
+                ),
+            )
+            await self.desk.blocking(self.desk.journal.prepare, record, secret)
+            await talk.send(
+                Prepare(
+                    raw.run, raw.block, UUID(record.uuid).bytes, record.created, record.not_after, record.allocations
+                )
+            )
+            await talk.send_tag(1)
+            return record
 
     async def _claim(self, talk: Conversation) -> int:
         """A round of the pool, durably used up before its first tag leaves."""
@@ -139,34 +162,47 @@ class AliceDistiller:
         check_hope(self.desk, raw, counts)
         return counts
 
-    async def _correct(
-        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, bits: npt.NDArray[np.uint8]
-    ) -> HelpLedger:
+    async def _correct(self, talk: Conversation, raw: RawBlock, counts: BlockCounts, block: Held) -> HelpLedger:
         qber = self.qber or _within(_FIRST_SHARE * counts.qber_x)
-        ledger = HelpLedger(Plan.make(len(bits), qber))
-        await talk.send(Syndrome(raw.run, raw.block, qber, await self.desk.kernels.syndromes(bits, qber)))
+        self._time_sifting(raw)
+        plan = Plan.make(counts.total_z, qber, self.policy.choose(self.qber is not None))
+        ledger, data = HelpLedger(plan), await self.desk.kernels.syndromes(block, plan)
+        begun = self.desk.clock.monotonic()
+        await talk.send(Syndrome(raw.run, raw.block, qber, plan.mode, plan.code.digest, data))
         while True:
             message = await talk.expect(HelpWanted)
             if len(message.frames) != len(message.rounds):
                 raise BlockAborted("malformed request for help")
             wanted = tuple(zip(message.frames, message.rounds, strict=True))
             if not wanted:
+                self.policy.saw_corrected(plan, self.desk.clock.monotonic() - begun)
                 return ledger
             ledger.add(wanted)
-            pieces = await self.desk.kernels.disclose(bits, qber, wanted)
+            pieces = await self.desk.kernels.disclose(block, plan, wanted)
             await talk.send(FrameHelp(raw.run, raw.block, pieces))
 
+    def _time_sifting(self, raw: RawBlock) -> None:
+        """By when blocks began; one batch may have begun several."""
+        run, block, began = self._sifted
+        if run == raw.run and raw.began > began:
+            self.policy.saw_sifted((raw.block - block) * raw.counts.total_z, raw.began - began)
+        if run != raw.run or raw.began > began:
+            self._sifted = (raw.run, raw.block, raw.began)
+
     async def _verify(
-        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, bits: npt.NDArray[np.uint8]
+        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, block: Held
     ) -> tuple[BlockCounts, Share]:
         key = self.desk.randomness.bytes(KEY_BYTES)
-        await talk.send(Verify(raw.run, raw.block, key, await self.desk.kernels.verification_tag(key, bits)))
+        await talk.send(Verify(raw.run, raw.block, key, await self.desk.kernels.verification_tag(key, block)))
         result = await talk.expect(Result)
         await talk.check_tag(0)
         if not result.ok:
             raise BlockAborted("verification failed: the corrected blocks differ")
         counts = with_m_z(counts, result.m_z)
-        self.qber = _within((1.1 if ledger.frames_helped else 1.0) * counts.qber_z)
+        self.expected.learn(counts.qber_z, counts.total_z)
+        # Some frames are meant to need help; if most of the short ones do, errors are on the rise.
+        rising = 2 * ledger.frames_helped > ledger.frames and ledger.short
+        self.qber = _within((1.05 if rising else 1.0) * (self.expected.value or 0.0))
         share = decide(self.desk, raw, counts, ledger.leak_bits)
         if (result.leak, result.length) != (ledger.leak_bits, share.length.length_bits):
             raise BlockAborted(
@@ -210,6 +246,12 @@ class AliceDistiller:
         journal = self.desk.journal
         owed = {d.uuid.bytes: d.round for d in journal.verdicts_owed()}
         for raw_uuid, round_ in {**dict(in_doubt), **owed}.items():
-            verdict = journal.committed(UUID(bytes=raw_uuid))
-            await self.send(Commit(raw_uuid, verdict, verdict_token(journal.pool, round_, verdict)))
-            self.desk.on_event("block.settled", {"block": str(UUID(bytes=raw_uuid)), "committed": verdict})
+            uuid = UUID(bytes=raw_uuid)
+            try:
+                verdict = journal.verdict_on(uuid, round_)
+                token = verdict_token(journal.pool, round_, verdict)
+            except (ValueError, PoolRefused) as e:
+                self.desk.on_event("block.unknown", {"block": str(uuid), "why": str(e)})
+                continue
+            await self.send(Commit(raw_uuid, verdict, token))
+            self.desk.on_event("block.settled", {"block": str(uuid), "committed": verdict})

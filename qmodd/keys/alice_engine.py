@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from drivers.errors import Refused
 from drivers.roles import LightMode, SymbolSource
 from qmodd.channel import MessageChannel
 from qmodd.keys import protocol
+from qmodd.keys.accounting import RunAccount
 from qmodd.keys.alice_distil import AliceDistiller
 from qmodd.keys.authentication import Direction, Transcript
 from qmodd.keys.blocks import BlockBuilder, RawBlock, inside
@@ -37,14 +40,27 @@ from qmodd.keys.protocol import (
     Tally,
     Welcome,
 )
+from qmodd.keys.reconciliation import ModePolicy
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, LightServer, OnBatch, Phase, PlanFacts, PlanProvider
-from qmodd.keys.sifting import INVALID, count, encode_basis, match, sift_alice
+from qmodd.keys.sifting import INVALID, Sifted, count, encode_basis, match, sift_alice
 from qmodd.keys.sifting import Detect as Detections
 
 _PS = 1e-12
 _SYNC_PATIENCE_S = 10.0
 _BATCH_PATIENCE_S = 30.0
+# Batches answered and not tallied; Bob keeps fewer.
+MOST_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A batch that Bob has his answer to and has not tallied yet."""
+
+    detect: Detections
+    sifted: Sifted
+    said: Transcript
+    beside: Neighbours | None
 
 
 class AliceEngine(Engine):
@@ -72,7 +88,9 @@ class AliceEngine(Engine):
         self.on_patterning = on_patterning
         self.pattern_every = EVERY
         self._unlooked = 0
-        self._distiller = AliceDistiller(desk, self.session.send, self._distil_inbox)
+        self._distiller = AliceDistiller(
+            desk, self.session.send, self._mail, self._line, policy=ModePolicy(settings.reconciliation)
+        )
         self._light = asyncio.Lock()
         self._run = 0
         self._keying = False
@@ -81,7 +99,10 @@ class AliceEngine(Engine):
 
     async def _tasks(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._distiller = AliceDistiller(self.desk, self.session.send, self._distil_inbox, self._distiller.qber)
+        old = self._distiller
+        self._distiller = AliceDistiller(
+            self.desk, self.session.send, self._mail, self._line, old.qber, old.expected, old.policy
+        )
         group.create_task(self._keying_loop(), name="keying")
 
     async def _dispatch(self, message: Message, data: bytes) -> None:
@@ -194,7 +215,8 @@ class AliceEngine(Engine):
         pilot = await source.pilot()
         self._pilot_every = pilot.every if pilot else 0
         plan = _plan(
-            *(s, facts, self._run, source_run, sync, key, slot, source.period_ps, source.bin_ps, self._pilot_every)
+            *(s, facts, self._run, source_run, sync, key, slot, source.period_ps, source.bin_ps, self._pilot_every),
+            self.module_serial,
         )
         self._facts = facts
         self._phase(Phase.SYNCING, "the public string is sent")
@@ -219,19 +241,36 @@ class AliceEngine(Engine):
 
     async def _sift(self, plan: Plan) -> None:
         s = self.settings
-        message, _ = await self._next(s.lead_s + s.sync_s + _SYNC_PATIENCE_S)
+        message, synced = await self._next(s.lead_s + s.sync_s + _SYNC_PATIENCE_S)
         if not isinstance(message, Synced) or message.first_slot < plan.key_slot:
             raise RunEnded("synchronised at slots that are not KEY")
-        builder = BlockBuilder(plan, protocol.encode(plan), began=self.desk.clock.monotonic())
+        builder = BlockBuilder(
+            plan,
+            protocol.encode(plan),
+            began=self.desk.clock.monotonic(),
+            synced_bytes=synced,
+            bob_module=message.module,
+        )
         self._phase(Phase.KEYING, "synchronised")
-        slot = message.first_slot
+        slot, answered, account = message.first_slot, deque[Answered](), RunAccount()
         while True:
-            slot = await self._one_batch(builder, slot)
+            told, data = await self._next(_BATCH_PATIENCE_S)
+            if isinstance(told, Detect) and len(answered) < MOST_AHEAD:
+                batch = await self._answer(slot, told, data)
+                answered.append(batch)
+                slot = batch.detect.end_slot
+            elif isinstance(told, Tally) and answered:
+                await self._tallied(builder, answered, told, data, account)
+            else:
+                raise RunEnded(f"{type(told).__name__} came where it was not due")
 
-    async def _one_batch(self, builder: BlockBuilder, slot: int) -> int:
-        """DETECT, BASIS, TALLY; returns the next slot."""
+    async def _answer(self, slot: int, told: Detect, data: bytes) -> Answered:
+        """DETECT to BASIS."""
         said = Transcript()
-        detect = await self._detections(slot, said)
+        said.add(Direction.BOB, data)
+        detect = await self.desk.kernels.decode_detect(told.data)
+        if detect.first_slot != slot:
+            raise RunEnded(f"detections from slot {detect.first_slot}, due from {slot}")
         symbols = await self._symbols(detect)
         answer = match(detect.basis, symbols)
         basis = protocol.encode(Basis(self._run, encode_basis(answer)))
@@ -239,32 +278,30 @@ class AliceEngine(Engine):
         await self.session.send(basis)
         beside = await self._neighbours(detect, symbols)
         await self._source.free(detect.end_slot)
-        sifted = sift_alice(detect, answer)
-        message, data = await self._next(_BATCH_PATIENCE_S)
-        if not isinstance(message, Tally):
-            raise RunEnded("TALLY was due")
-        said.add(Direction.BOB, data)
-        report = BatchReport.from_bytes(message.data)
-        mine = count(sifted)
-        if (report.first_slot, report.end_slot, report.n_z, report.n_x) != (slot, detect.end_slot, mine.n_z, mine.n_x):
+        return Answered(detect, sift_alice(detect, answer), said, beside)
+
+    async def _tallied(
+        self, builder: BlockBuilder, answered: deque[Answered], told: Tally, data: bytes, account: RunAccount
+    ) -> None:
+        """TALLY of the oldest batch that Bob has not told of yet."""
+        batch = answered.popleft()
+        first, end = batch.detect.first_slot, batch.detect.end_slot
+        batch.said.add(Direction.BOB, data)
+        report = BatchReport.from_bytes(told.data)
+        mine = count(batch.sifted)
+        if (report.first_slot, report.end_slot, report.n_z, report.n_x) != (first, end, mine.n_z, mine.n_x):
             raise RunEnded("the sides count a batch differently")
-        await self._closed_by(builder, builder.add(said, sifted, self.desk.clock.monotonic()))
-        self._sifted(sifted.n_z, (detect.end_slot - slot) * self._source.period_ps * _PS)
+        blocks = builder.add(batch.said, batch.sifted, self.desk.clock.monotonic())
+        wrong = account.batch(mine.total_z, sum(b.counts.total_z for b in blocks), builder.n_z)
+        if wrong is not None:
+            self._event("run.disagrees", run=self._run, why=wrong)
+            raise RunEnded(wrong)
+        await self._closed_by(builder, blocks, sum(b.sifted.n_z for b in answered))
+        self._sifted(mine.total_z, (end - first) * self._source.period_ps * _PS)
         self.status.block, self.status.block_progress = builder.block, builder.progress
         self.on_batch(report)
-        if beside is not None and report.live_slots:
-            self.on_patterning(beside.tally(report, (self._facts.p_mu[0], self._facts.p_mu[1])))
-        return detect.end_slot
-
-    async def _detections(self, slot: int, said: Transcript) -> Detections:
-        message, data = await self._next(_BATCH_PATIENCE_S)
-        if not isinstance(message, Detect):
-            raise RunEnded("DETECT was due")
-        said.add(Direction.BOB, data)
-        detect = await self.desk.kernels.decode_detect(message.data)
-        if detect.first_slot != slot:
-            raise RunEnded(f"detections from slot {detect.first_slot}, due from {slot}")
-        return detect
+        if batch.beside is not None and report.live_slots:
+            self.on_patterning(batch.beside.tally(report, (self._facts.p_mu[0], self._facts.p_mu[1])))
 
     async def _symbols(self, detect: Detections) -> npt.NDArray[np.uint8]:
         """Nibbles of Bob's slots; pilots and those of flagged intervals are not even asked for and match nothing."""
@@ -292,8 +329,9 @@ class AliceEngine(Engine):
         self._unlooked = 0
         return neighbours(detect, symbols, chosen, await self._source.read_symbols(detect.slots[chosen] - 1))
 
-    async def _closed_by(self, builder: BlockBuilder, blocks: list[RawBlock]) -> None:
-        """Queue what closed; intensities for the block after the one that is open now are fixed here."""
+    async def _closed_by(self, builder: BlockBuilder, blocks: list[RawBlock], under_way: int) -> None:
+        """Queue what closed. Intensities are fixed here for the first block that cannot have begun on either side when
+        Bob hears of it: `under_way` Z detections are answered already, and he hears of it before any other answer."""
         if not blocks:
             return
         self._queue_closed(blocks)
@@ -305,8 +343,9 @@ class AliceEngine(Engine):
             raise RunEnded("the probabilities of basis or intensity were changed")
         if facts.mu != self._facts.mu:
             self._facts = facts
-            message = protocol.encode(Intensities(self._run, builder.block + 1, facts.mu))
-            builder.set_intensities(builder.block + 1, facts.mu, message)
+            block = builder.block + 1 + (builder.n_z + under_way) // builder.plan.n_z
+            message = protocol.encode(Intensities(self._run, block, facts.mu))
+            builder.set_intensities(block, facts.mu, message)
             await self.session.send(message)
 
 
@@ -321,6 +360,7 @@ def _plan(
     period_ps: float,
     bin_ps: float,
     pilot_every: int,
+    module: str,
 ) -> Plan:
     return Plan(
         run=run,
@@ -343,4 +383,5 @@ def _plan(
         holdoff=s.holdoff,
         pilot_every=pilot_every,
         calibration=facts.calibration,
+        module=module,
     )

@@ -5,6 +5,7 @@ Both sides run the same code, hence make the same cut. Also the record of interv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, inf
 
@@ -13,41 +14,46 @@ import numpy.typing as npt
 
 from qmodd.keys.authentication import Direction, Transcript
 from qmodd.keys.counts import BlockCounts
+from qmodd.keys.material import Gatherer, Held, Material
 from qmodd.keys.protocol import Plan
-from qmodd.keys.sifting import Sifted, count
+from qmodd.keys.sifting import Sifted
 
 Int64s = npt.NDArray[np.int64]
 Mu = tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RawBlock:
-    """One closed block of one side: its detections and everything that was said about them."""
+    """One closed block of one side: what it is made of, here or by name, and everything that was said about it."""
 
     run: int
     block: int
     plan: Plan
     mu: Mu
-    sifted: Sifted
+    material: Material | Held
     transcript: Transcript
     began: float
+    bob_module: str = ""
 
     @property
     def counts(self) -> BlockCounts:
         """`m_x` is right on Bob's side only."""
-        return count(self.sifted)
+        return self.material.counts
 
 
 @dataclass
 class BlockBuilder:
-    """Gathers the batches of one run. `plan_bytes` opens the transcript of every block."""
+    """Gathers the batches of one run, so of one pair of modules. `plan_bytes` and `synced_bytes`, which name them, open
+    the transcript of every block."""
 
     plan: Plan
     plan_bytes: bytes
     block: int = 0
     n_z: int = 0
     began: float = 0.0
-    _parts: list[Sifted] = field(default_factory=list)
+    synced_bytes: bytes = b""
+    bob_module: str = ""
+    _gatherer: Gatherer | None = None
     _said: Transcript = field(default_factory=Transcript)
     _mu: dict[int, tuple[Mu, bytes]] = field(default_factory=dict)
 
@@ -63,28 +69,33 @@ class BlockBuilder:
 
     def add(self, said: Transcript, sifted: Sifted, now: float) -> list[RawBlock]:
         """Take in one batch; returns the blocks that it closes. What is left over opens the next block."""
+        gatherer = self._gatherer = self._gatherer or Gatherer(self.plan.n_z)
+        closed = gatherer.add(sifted)
+        return self.gathered(said, closed, gatherer.n_z, now)
+
+    def gathered(
+        self, said: Transcript, closed: Sequence[Material | Held], open_n_z: int, now: float
+    ) -> list[RawBlock]:
+        """The same where the batch was gathered elsewhere: `closed` is what it closed, `open_n_z` what is left over."""
         self._said.extend(said)
-        self._parts.append(sifted)
-        self.n_z += sifted.n_z
-        closed = []
-        while self.n_z >= self.plan.n_z:
-            head, rest = Sifted.concat(self._parts).cut(self.plan.n_z)
-            closed.append(self._close(head, now))
+        blocks = []
+        for material in closed:
+            blocks.append(self._close(material, now))
             self.block += 1
-            self.n_z = rest.n_z
-            self._parts = [rest]
             self._said = Transcript()
             self._said.extend(said)
-        return closed
+        self.n_z = open_n_z
+        return blocks
 
-    def _close(self, head: Sifted, now: float) -> RawBlock:
+    def _close(self, material: Material | Held, now: float) -> RawBlock:
         mu, message = self._intensities()
         transcript = Transcript()
         transcript.add(Direction.ALICE, self.plan_bytes)
+        transcript.add(Direction.BOB, self.synced_bytes)
         transcript.add(Direction.ALICE, message)
         transcript.extend(self._said)
         began, self.began = self.began, now
-        return RawBlock(self.plan.run, self.block, self.plan, mu, head, transcript, began)
+        return RawBlock(self.plan.run, self.block, self.plan, mu, material, transcript, began, self.bob_module)
 
     def _intensities(self) -> tuple[Mu, bytes]:
         known = [b for b in self._mu if b <= self.block]

@@ -6,9 +6,6 @@ import asyncio
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import numpy as np
-import numpy.typing as npt
-
 from qmodd.keys.alice_distil import BLOCK_FAULTS
 from qmodd.keys.amplification import seed_bytes
 from qmodd.keys.authentication import BadTag, BlockAuthentication, Direction, check_token
@@ -18,16 +15,19 @@ from qmodd.keys.conversation import (
     Conversation,
     Desk,
     HelpLedger,
-    Inbox,
     Outcome,
     Send,
     Share,
+    check_account,
     check_hope,
     decide,
+    held,
     make_record,
     with_m_z,
 )
 from qmodd.keys.counts import BlockCounts
+from qmodd.keys.material import Held
+from qmodd.keys.pool import PoolRefused
 from qmodd.keys.protocol import (
     BlockClose,
     Commit,
@@ -42,44 +42,72 @@ from qmodd.keys.protocol import (
     Verify,
     XErrors,
 )
-from qmodd.keys.reconciliation import Plan
-from qmodd.keys.records import BlockRecord, SecretBits
-from qmodd.keys.sifting import z_errors
+from qmodd.keys.reconciliation import Mode, Plan
+from qmodd.keys.records import BlockRecord, SecretBits, wiped_on_error
+from qmodd.keys.stations import Line, Mail, Station, Visit
 from qmodd.keys.verification import tags_equal
-
-Bits = npt.NDArray[np.uint8]
 
 
 @dataclass
 class BobDistiller:
-    """Distils blocks one after the other, in the order in which they closed."""
+    """Distils blocks in the order in which they closed, several at a time along the line of stations."""
 
     desk: Desk
     send: Send
-    inbox: Inbox
+    mail: Mail
+    line: Line
     _verdicts: dict[UUID, asyncio.Future[bool]] = field(default_factory=dict)
 
     async def distil(self, raw: RawBlock) -> BlockRecord:
         """Raises BlockAborted: no key on either side. Any other end leaves the block to the journals."""
-        talk = Conversation(raw, Direction.BOB, self.send, self.inbox)
-        try:
-            record = await self._distil(talk, raw)
-        except BLOCK_FAULTS as e:
-            if not (isinstance(e, BlockAborted) and e.by_peer):
-                await talk.abort(str(e))
-            raise e if isinstance(e, BlockAborted) else BlockAborted(str(e)) from e
-        await self._finish(talk, record)
+        talk = Conversation(raw, Direction.BOB, self.send, self.mail.box(raw.run, raw.block))
+        async with self.line.visit() as visit:
+            try:
+                record = await self._distil(visit, talk, raw)
+            except BLOCK_FAULTS as e:
+                if not (isinstance(e, BlockAborted) and e.by_peer):
+                    await talk.abort(str(e))
+                raise e if isinstance(e, BlockAborted) else BlockAborted(str(e)) from e
+            await self._finish(talk, record)
         return record
 
-    async def _distil(self, talk: Conversation, raw: RawBlock) -> BlockRecord:
+    async def _distil(self, visit: Visit, talk: Conversation, raw: RawBlock) -> BlockRecord:
+        await visit.enter(Station.OPEN)
+        block = await held(self.desk, raw)
+        try:
+            return await self._distil_held(visit, talk, raw, block)
+        finally:
+            self.desk.kernels.release(block)
+
+    async def _distil_held(self, visit: Visit, talk: Conversation, raw: RawBlock, block: Held) -> BlockRecord:
         round_, counts = await self._open(talk, raw)
-        ledger, bits = await self._correct(talk, raw)
-        counts = with_m_z(counts, z_errors(raw.sifted.z_bits, bits, raw.sifted.z_decoy))
-        share = await self._verify(talk, raw, counts, ledger, bits)
+        await visit.enter(Station.CORRECT)
+        ledger, m_z = await self._correct(talk, raw, block)
+        counts = with_m_z(counts, m_z)
+        await visit.enter(Station.VERIFY)
+        share = await self._verify(talk, raw, counts, ledger, block)
+        await visit.enter(Station.AMPLIFY)
         seed = await talk.expect(Seed)
-        if seed.length != share.used or len(seed.seed) != seed_bytes(len(bits), share.used):
+        if seed.length != share.used or len(seed.seed) != seed_bytes(counts.total_z, share.used):
             raise BlockAborted("the seed does not fit the block")
-        secret = SecretBits(await self.desk.kernels.amplify(bits, seed.seed, share.used), share.used)
+        secret = SecretBits(await self.desk.kernels.amplify(block, seed.seed, share.used), share.used)
+        with wiped_on_error(secret):
+            await check_account(self.desk, raw, block, counts, share, ledger.leak_bits, decoder=True)
+            await visit.enter(Station.FINISH)
+            return await self._prepare(talk, raw, round_, counts, share, ledger, seed.seed, secret)
+
+    async def _prepare(
+        self,
+        talk: Conversation,
+        raw: RawBlock,
+        round_: int,
+        counts: BlockCounts,
+        share: Share,
+        ledger: HelpLedger,
+        seed: bytes,
+        secret: SecretBits,
+    ) -> BlockRecord:
+        """Make the block durable under Alice's name for it."""
         eps_auth = talk.eps_auth()
         prepare = await talk.expect(Prepare)
         await talk.check_tag(1)
@@ -102,7 +130,7 @@ class BobDistiller:
                 frames=ledger.frames,
                 frames_helped=ledger.frames_helped,
                 eps_auth=eps_auth,
-                seed=seed.seed,
+                seed=seed,
                 allocations=prepare.allocations,
                 created=prepare.created,
                 not_after=prepare.not_after,
@@ -124,29 +152,35 @@ class BobDistiller:
         check_hope(self.desk, raw, counts)
         return close.round, counts
 
-    async def _correct(self, talk: Conversation, raw: RawBlock) -> tuple[HelpLedger, Bits]:
-        kernels, before = self.desk.kernels, raw.sifted.z_bits
+    async def _correct(self, talk: Conversation, raw: RawBlock, block: Held) -> tuple[HelpLedger, tuple[int, int]]:
+        """What became public, and the errors that were found, signal and decoy."""
+        kernels = self.desk.kernels
         message = await talk.expect(Syndrome)
         if not 0.0 < message.qber < 0.5:
             raise BlockAborted(f"a code for QBER {message.qber:g} does not exist")
-        ledger = HelpLedger(Plan.make(len(before), message.qber))
-        wanted = await kernels.correct(before, message.qber, message.data)
+        if message.mode not in tuple(Mode):
+            raise BlockAborted(f"a mode {message.mode} of reconciliation does not exist")
+        plan = Plan.make(raw.counts.total_z, message.qber, Mode(message.mode))
+        if message.code != plan.code.digest:
+            raise BlockAborted(f"the sides have different codes for QBER {message.qber:g}")
+        ledger = HelpLedger(plan)
+        wanted = await kernels.correct(block, plan, message.data)
         while True:
             frames, rounds = tuple(f for f, _ in wanted), tuple(r for _, r in wanted)
             await talk.send(HelpWanted(raw.run, raw.block, frames, rounds))
             if not wanted:
-                return ledger, (await kernels.corrected()).bits
+                return ledger, (await kernels.corrected(block)).m_z
             ledger.add(wanted)
             answer = await talk.expect(FrameHelp)
             if len(answer.pieces) != len(wanted):
                 raise BlockAborted("help for other frames than were asked for")
-            wanted = await kernels.assist(wanted, answer.pieces)
+            wanted = await kernels.assist(block, wanted, answer.pieces)
 
     async def _verify(
-        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, bits: Bits
+        self, talk: Conversation, raw: RawBlock, counts: BlockCounts, ledger: HelpLedger, block: Held
     ) -> Share:
         verify = await talk.expect(Verify)
-        tag = await self.desk.kernels.verification_tag(verify.key, bits)
+        tag = await self.desk.kernels.verification_tag(verify.key, block)
         if not tags_equal(tag, verify.tag):
             await self._answer(talk, raw, Result(raw.run, raw.block, False, (0, 0), ledger.leak_bits, 0))
             raise BlockAborted("verification failed: the corrected blocks differ", by_peer=True)
@@ -187,7 +221,7 @@ class BobDistiller:
             return
         try:
             check_token(journal.pool, rounds[uuid], message.verdict, message.token)
-        except BadTag as e:
+        except (BadTag, PoolRefused) as e:
             self.desk.on_event("block.verdict_refused", {"block": str(uuid), "why": str(e)})
             return
         if message.verdict:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from drivers.errors import Refused
 from drivers.roles import LightMode, TagSource
 from qmodd.channel import ChannelDown, MessageChannel
 from qmodd.keys import protocol
+from qmodd.keys.accounting import RunAccount
 from qmodd.keys.authentication import Direction, SessionBroken, Transcript
 from qmodd.keys.blocks import BlockBuilder, RawBlock
 from qmodd.keys.bob_distil import BobDistiller
 from qmodd.keys.conversation import Desk
-from qmodd.keys.counts import BatchReport
-from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
+from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id, honour_cancellation
 from qmodd.keys.fields import MAX_TEXT, ProtocolError
-from qmodd.keys.frames import FrameBatch, FrameCounters
-from qmodd.keys.pilot import LEAST_EVERY, PilotCounts, kept_out, without_pilot
+from qmodd.keys.frames import FrameCounters
+from qmodd.keys.pilot import PilotCounts
+from qmodd.keys.plans import why_impossible, why_no_intensities
 from qmodd.keys.protocol import (
     Basis,
     Commit,
@@ -37,11 +40,12 @@ from qmodd.keys.protocol import (
 from qmodd.keys.receiving import Reading, Receiver, TagFeed
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, OnBatch, Phase
-from qmodd.keys.sifting import Sifted, decode_basis, sift_bob
 from qmodd.keys.tracking import frame_lost, slots_shifted
 
 _PS = 1e-12
 _BATCH_PATIENCE_S = 30.0
+# Batches that may be under way at once, so that the channel's round trip costs nothing.
+AHEAD = 4
 
 
 class NewPlan(Exception):
@@ -50,6 +54,18 @@ class NewPlan(Exception):
     def __init__(self, plan: Plan, data: bytes) -> None:
         super().__init__("another run begins")
         self.plan, self.data = plan, data
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A batch that Alice was told of and has not answered yet; times in s of the module's clock."""
+
+    first_slot: int
+    end_slot: int
+    detect: bytes
+    read_at: float
+    said_at: float
+    residual_ps: float
 
 
 class BobEngine(Engine):
@@ -62,7 +78,7 @@ class BobEngine(Engine):
     ) -> None:
         super().__init__(settings, channel, desk, on_batch)
         self._tags = tags
-        self._distiller = BobDistiller(desk, self.session.send, self._distil_inbox)
+        self._distiller = BobDistiller(desk, self.session.send, self._mail, self._line)
         self._lights: dict[int, asyncio.Future[None]] = {}
         self._light_number = 0
         # Told of a batch's pilot clicks and when they were read, before anything is said about the batch. True keeps
@@ -86,7 +102,7 @@ class BobEngine(Engine):
 
     async def _tasks(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._distiller = BobDistiller(self.desk, self.session.send, self._distil_inbox)
+        self._distiller = BobDistiller(self.desk, self.session.send, self._mail, self._line)
         group.create_task(self._sift_loop(), name="sift")
 
     def _lost(self, why: str) -> None:
@@ -154,6 +170,8 @@ class BobEngine(Engine):
         except RunEnded as e:
             self._ended(plan, str(e))
         except RUN_FAULTS as e:
+            # A tagger that could not be left as it was must not turn a stop into the mere end of a run.
+            honour_cancellation()
             await self._try_send(NotSynced(plan.run, str(e)[:MAX_TEXT]))
             self._ended(plan, str(e))
         finally:
@@ -175,9 +193,17 @@ class BobEngine(Engine):
             receiver = Receiver(self.settings, self.desk.kernels, plan)
             await receiver.synchronise(self._tags, heard_at)
             self.status.clock_y = receiver.y
-            await self.session.send(Synced(plan.run, receiver.next_slot))
+            synced = protocol.encode(Synced(plan.run, receiver.next_slot, self.module_serial))
+            await self.session.send(synced)
             self._phase(Phase.KEYING, "synchronised")
-            await self._sift(plan, data, receiver)
+            builder = BlockBuilder(
+                plan,
+                data,
+                began=self.desk.clock.monotonic(),
+                synced_bytes=synced,
+                bob_module=self.module_serial,
+            )
+            await self._sift(builder, receiver)
         finally:
             if gate != (0, 0):
                 await self._tags.set_gate(0, 0)
@@ -193,49 +219,101 @@ class BobEngine(Engine):
                     f"the modules' settings differ: {name} is {getattr(plan, name)} at Alice and "
                     f"{getattr(s, name)} at Bob"
                 )
-        if not (plan.period_ps >= 3 * plan.bin_ps > 0 and plan.slot_now < plan.sync_slot < plan.key_slot):
-            raise ValueError("the plan's times contradict each other")
-        if plan.pilot_every and plan.pilot_every < LEAST_EVERY:
-            raise ValueError(f"a pilot every {plan.pilot_every} slots leaves none for keys")
+        if (impossible := why_impossible(plan)) is not None:
+            raise ValueError(impossible)
 
-    async def _sift(self, plan: Plan, data: bytes, receiver: Receiver) -> None:
-        s = self.settings
-        builder = BlockBuilder(plan, data, began=self.desk.clock.monotonic())
-        feed = TagFeed(self._tags, self.desk.clock, s.batch_s, s.queue_batches, self._wake.set)
+    async def _sift(self, builder: BlockBuilder, receiver: Receiver) -> None:
+        feed = self._feed()
         feeding = self._group.create_task(feed.run(), name="tags")
+        announced: deque[Announced] = deque()
+        account = RunAccount()
         try:
             while True:
-                await self._one_batch(builder, receiver, feed)
+                await self._messages(builder, announced, account)
+                self._account_dropped(feed)
+                reading = feed.pop() if self._may_announce(announced) else None
+                if reading is not None:
+                    await self._announce(builder, receiver, reading, announced)
+                elif self._sift_inbox.empty():
+                    await self._wait(announced)
         finally:
             feeding.cancel()
 
-    async def _one_batch(self, builder: BlockBuilder, receiver: Receiver, feed: TagFeed) -> None:
-        reading = await self._next_tags(builder, feed)
+    def _feed(self) -> TagFeed:
+        s = self.settings
+        return TagFeed(self._tags, self.desk.clock, s.batch_s, s.queue_batches, self._wake.set)
+
+    def _may_announce(self, announced: deque[Announced]) -> bool:
+        """Back-pressure: while enough blocks are in flight, or Alice owes enough answers, no tags are taken, and the
+        feed drops what does not fit."""
+        return self.status.blocks_in_flight < self.settings.blocks_in_flight and len(announced) < AHEAD
+
+    async def _wait(self, announced: deque[Announced]) -> None:
+        """For a message, tags, or a block that is done."""
+        self._wake.clear()
+        patience = _BATCH_PATIENCE_S
+        if announced:
+            patience -= self.desk.clock.monotonic() - announced[0].said_at
+        try:
+            async with asyncio.timeout(max(0.0, patience) if announced else None):
+                await self._wake.wait()
+        except TimeoutError:
+            raise ValueError(f"no BASIS from the far module for {_BATCH_PATIENCE_S:.0f} s") from None
+
+    async def _messages(self, builder: BlockBuilder, announced: deque[Announced], account: RunAccount) -> None:
+        while not self._sift_inbox.empty():
+            message, data = self._sift_inbox.get_nowait()
+            if isinstance(message, Basis) and message.run == builder.plan.run:
+                if not announced:
+                    raise ValueError("a BASIS that answers nothing")
+                await self._answered(builder, announced.popleft(), message, data, account)
+            else:
+                self._between(builder, message, data)
+
+    async def _announce(
+        self, builder: BlockBuilder, receiver: Receiver, reading: Reading, announced: deque[Announced]
+    ) -> None:
+        """Tags to DETECT. Alice's answers to earlier batches may still be under way."""
         first = receiver.next_slot
-        batch = await receiver.accept(reading, self.flags)
-        if batch.end_slot == first:
+        seen = await receiver.accept(reading, self.flags)
+        if seen.end_slot == first:
             return
-        self.batch_end_s = reading.read_at
-        self._see_light(batch.counters)
-        await self._check_frame(builder, frame_lost(batch.counters))
-        if every := builder.plan.pilot_every:
-            batch, pilot = without_pilot(batch, every, builder.plan.period_ps * _PS)
-            if self.on_pilot(pilot, reading.read_at):
-                batch = kept_out(batch)
-        said, sifted, report = await self._exchange(builder, batch)
-        await self._check_frame(builder, slots_shifted(report, builder.plan.mu, builder.plan.p_mu))
+        self._see_light(seen.counters)
+        await self._check_frame(builder, frame_lost(seen.counters))
+        keep = seen.pilot is None or not self.on_pilot(seen.pilot, reading.read_at)
+        detect = protocol.encode(Detect(builder.plan.run, await self.desk.kernels.announce(first, keep)))
+        announced.append(
+            Announced(first, seen.end_slot, detect, reading.read_at, self.desk.clock.monotonic(), receiver.residual_ps)
+        )
+        await self.session.send(detect)
+
+    async def _answered(
+        self, builder: BlockBuilder, batch: Announced, message: Basis, data: bytes, account: RunAccount
+    ) -> None:
+        """BASIS to TALLY of the oldest batch that Alice has not answered yet."""
+        plan = builder.plan
+        report, gathered = await self.desk.kernels.sift(batch.first_slot, message.data, plan.n_z)
+        await self._check_frame(builder, slots_shifted(report, plan.mu, plan.p_mu))
+        wrong = account.batch(sum(report.n_z), plan.n_z * len(gathered.closed), gathered.open_n_z)
+        if wrong is not None:
+            self._event("run.disagrees", run=plan.run, why=wrong)
+            raise ValueError(wrong)
+        tally = protocol.encode(Tally(plan.run, report.to_bytes()))
+        said = Transcript()
+        for speaker, words in ((Direction.BOB, batch.detect), (Direction.ALICE, data), (Direction.BOB, tally)):
+            said.add(speaker, words)
         # The blocks must be closed here before Alice, who hears TALLY, opens one of them.
-        tally = protocol.encode(Tally(builder.plan.run, report.to_bytes()))
-        said.add(Direction.BOB, tally)
-        self._queue_closed(builder.add(said, sifted, self.desk.clock.monotonic()))
+        now = self.desk.clock.monotonic()
+        self._queue_closed(builder.gathered(said, gathered.closed, gathered.open_n_z, now))
         await self.session.send(tally)
         why = self._why_no_keys()
         if why is not None:
             raise ValueError(why)
         s = self.status
-        self._sifted(sifted.n_z, (batch.end_slot - first) * builder.plan.period_ps * _PS)
+        self._sifted(sum(report.n_z), (batch.end_slot - batch.first_slot) * plan.period_ps * _PS)
         s.block, s.block_progress = builder.block, builder.progress
-        s.clock_residual_ps = receiver.residual_ps
+        s.clock_residual_ps = batch.residual_ps
+        self.batch_end_s = batch.read_at
         self.on_batch(report)
 
     def _see_light(self, counters: FrameCounters) -> None:
@@ -245,19 +323,6 @@ class BobEngine(Engine):
             s.counted += 1
             s.counted_slots = counters.live_slots
             s.clicks_per_slot = sum(counters.in_gate) / counters.live_slots
-
-    async def _next_tags(self, builder: BlockBuilder, feed: TagFeed) -> Reading:
-        """Back-pressure: while enough blocks are in flight no tags are taken, and the feed drops what does not fit."""
-        while True:
-            while not self._sift_inbox.empty():
-                self._between(builder, *self._sift_inbox.get_nowait())
-            self._account_dropped(feed)
-            if self.status.blocks_in_flight < self.settings.blocks_in_flight:
-                reading = feed.pop()
-                if reading is not None:
-                    return reading
-            self._wake.clear()
-            await self._wake.wait()
 
     def _account_dropped(self, feed: TagFeed) -> None:
         if feed.dropped:
@@ -276,27 +341,9 @@ class BobEngine(Engine):
         if isinstance(message, Plan):
             raise NewPlan(message, data)
         if isinstance(message, Intensities) and message.run == builder.plan.run:
+            if (impossible := why_no_intensities(message.mu)) is not None:
+                raise ValueError(impossible)
             builder.set_intensities(message.block, message.mu, data)
-
-    async def _exchange(self, builder: BlockBuilder, batch: FrameBatch) -> tuple[Transcript, Sifted, BatchReport]:
-        """DETECT and BASIS of one batch."""
-        said, run = Transcript(), builder.plan.run
-        data = await self.desk.kernels.encode_detect(batch.first_slot, batch.end_slot, batch.slots, batch.basis)
-        detect = protocol.encode(Detect(run, data))
-        said.add(Direction.BOB, detect)
-        await self.session.send(detect)
-        while True:
-            try:
-                async with asyncio.timeout(_BATCH_PATIENCE_S):
-                    message, raw = await self._sift_inbox.get()
-            except TimeoutError:
-                raise ValueError(f"no BASIS from the far module for {_BATCH_PATIENCE_S:.0f} s") from None
-            if isinstance(message, Basis) and message.run == run:
-                break
-            self._between(builder, message, raw)
-        said.add(Direction.ALICE, raw)
-        sifted, report = sift_bob(batch, decode_basis(message.data, batch.basis))
-        return said, sifted, report
 
     async def _check_frame(self, builder: BlockBuilder, lost: str | None) -> None:
         if lost is not None:

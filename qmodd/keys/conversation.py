@@ -10,6 +10,7 @@ from typing import TypeVar
 from qmodd.clock import Clock
 from qmodd.crypto import mac
 from qmodd.keys import protocol
+from qmodd.keys.accounting import BlockAccount
 from qmodd.keys.authentication import BlockAuthentication, Direction, Transcript
 from qmodd.keys.blocks import RawBlock
 from qmodd.keys.counts import BlockCounts
@@ -17,17 +18,18 @@ from qmodd.keys.estimation import KeyLength, Proof, key_length_interval
 from qmodd.keys.fields import MAX_TEXT
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import Kernels
+from qmodd.keys.material import Held
 from qmodd.keys.protocol import Abort, Auth, BlockMessage, Message
-from qmodd.keys.reconciliation import LAST_ROUND, Help, Plan, disclosed_bits
+from qmodd.keys.reconciliation import LAST_ROUND, Help, Mode, Plan, disclosed_bits
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, LengthRule, OnBlock, OnEvent
+from qmodd.keys.stations import Box
 from qmodd.keys.verification import TAG_BITS, collision_bound
 from qmodd.randomness import Randomness
 
 T = TypeVar("T")
 B = TypeVar("B", bound=BlockMessage)
 Send = Callable[[Message | bytes], Awaitable[None]]
-Inbox = asyncio.Queue[tuple[BlockMessage, bytes]]
 # What is said after the seed: at most this much more transcript for the last tags to cover.
 _LAST_WORDS = 4096
 
@@ -70,12 +72,12 @@ class BlockAborted(Exception):
 class Conversation:
     """Messages about one block. Everything said goes into its transcript, in each direction's order."""
 
-    def __init__(self, raw: RawBlock, me: Direction, send: Send, inbox: Inbox) -> None:
+    def __init__(self, raw: RawBlock, me: Direction, send: Send, box: Box) -> None:
         self.raw = raw
         self.me = me
         self.transcript: Transcript = raw.transcript
         self._send = send
-        self._inbox = inbox
+        self._box = box
         self.authentication: BlockAuthentication | None = None
 
     async def send(self, message: BlockMessage) -> None:
@@ -90,15 +92,12 @@ class Conversation:
         return message
 
     async def _next(self, kind: type[B]) -> tuple[B, bytes]:
-        while True:
-            message, data = await self._inbox.get()
-            if (message.run, message.block) != (self.raw.run, self.raw.block):
-                continue  # the rest of a block that was aborted on one side while the other still spoke
-            if isinstance(message, Abort):
-                raise BlockAborted(message.why, by_peer=True)
-            if not isinstance(message, kind):
-                raise BlockAborted(f"{type(message).__name__} came where {kind.__name__} was due")
-            return message, data
+        message, data = await self._box.get()
+        if isinstance(message, Abort):
+            raise BlockAborted(message.why, by_peer=True)
+        if not isinstance(message, kind):
+            raise BlockAborted(f"{type(message).__name__} came where {kind.__name__} was due")
+        return message, data
 
     async def abort(self, why: str) -> None:
         await self._send(Abort(self.raw.run, self.raw.block, why[:MAX_TEXT]))
@@ -137,6 +136,11 @@ class HelpLedger:
     @property
     def frames(self) -> int:
         return self._plan.frames
+
+    @property
+    def short(self) -> bool:
+        """Frames of throughput mode."""
+        return self._plan.mode is Mode.THROUGHPUT
 
     @property
     def frames_helped(self) -> int:
@@ -208,6 +212,27 @@ def _length(desk: Desk, raw: RawBlock, counts: BlockCounts, leak_bits: int) -> K
         raise BlockAborted(f"key length cannot be computed: {e}") from None
 
 
+async def held(desk: Desk, raw: RawBlock) -> Held:
+    """The block where the kernels run; it goes there now if it is not there yet."""
+    material = raw.material
+    return material if isinstance(material, Held) else await desk.kernels.hold(material)
+
+
+async def check_account(
+    desk: Desk, raw: RawBlock, block: Held, counts: BlockCounts, share: Share, leak_bits: int, *, decoder: bool
+) -> None:
+    """What the stages counted against what was said and decided. Raises BlockAborted, after an event of its own."""
+    tally = await desk.kernels.tally(block)
+    account = BlockAccount(
+        counts, raw.plan.n_z, leak_bits, TAG_BITS, share.used, share.dropped, share.length.length_bits
+    )
+    wrong = list(account.disagreements(tally, decoder=decoder))
+    if wrong:
+        why = f"the stages count differently: {'; '.join(wrong)}"
+        desk.on_event("block.disagrees", {"run": raw.run, "block": raw.block, "why": why})
+        raise BlockAborted(why)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What is known of a block when its record is written."""
@@ -227,7 +252,7 @@ class Outcome:
 
 
 def make_record(desk: Desk, raw: RawBlock, role: str, o: Outcome) -> BlockRecord:
-    plan, slots = raw.plan, raw.sifted.slots
+    plan, material = raw.plan, raw.material
     return BlockRecord(
         uuid=o.uuid,
         role=role,
@@ -255,11 +280,13 @@ def make_record(desk: Desk, raw: RawBlock, role: str, o: Outcome) -> BlockRecord
         seed_sha256=mac.digest(o.seed).hex(),
         calibration=plan.calibration,
         allocations=o.allocations,
-        first_slot=int(slots[0]),
-        end_slot=int(slots[-1]) + 1,
+        first_slot=material.first_slot,
+        end_slot=material.end_slot,
         created=o.created,
         not_after=o.not_after,
         seconds=max(0.0, desk.clock.monotonic() - raw.began),
+        alice_module=plan.module,
+        bob_module=raw.bob_module,
     )
 
 

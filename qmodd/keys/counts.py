@@ -73,8 +73,8 @@ class BatchReport:
     """One batch (about 100 ms) as Bob tallies it after Alice's BASIS message (reference pair B4, message 3).
 
     State X0 is Alice's X bit 0, X1 her bit 1; `n_x0` counts, `e_x0` errors of it per intensity. `z_early`, `z_late`
-    are accepted Z clicks by Bob's bin, sifted or not; `satellites` are (DX0 bin 0, DX0 bin 2, DX1 bin 0, DX1 bin 2).
-    None of these reveals a bit of the key.
+    are accepted Z clicks by Bob's bin of slots that did not match, so that no key bit is among them; `satellites` are
+    (DX0 bin 0, DX0 bin 2, DX1 bin 0, DX1 bin 2), of slots that are not accepted.
     """
 
     first_slot: int

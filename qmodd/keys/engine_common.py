@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import deque
+from collections.abc import Callable
 from uuid import UUID
 
 from drivers.errors import DriverError
 from qmodd.channel import ChannelDown, MessageChannel
 from qmodd.keys.authentication import Direction, SessionBroken
+from qmodd.keys.bench import NotOpen
 from qmodd.keys.blocks import Flags, RawBlock
-from qmodd.keys.conversation import BlockAborted, Desk, Inbox
+from qmodd.keys.conversation import BlockAborted, Desk
 from qmodd.keys.estimation import binary_entropy
 from qmodd.keys.fields import ProtocolError
 from qmodd.keys.kernels import WorkerDied
+from qmodd.keys.material import Held
 from qmodd.keys.pool import PoolRefused
 from qmodd.keys.protocol import BlockMessage, Message, Note, Stop, Welcome
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.session import Party, Session
 from qmodd.keys.settings import EngineSettings, EngineStatus, OnBatch, Phase
+from qmodd.keys.stations import Line, Mail
 from qmodd.keys.store import StoreRefused
 
 MOST_UNREAD = 256
 # What ends a run and is tried again, by a run of its own.
-RUN_FAULTS = (DriverError, WorkerDied, PoolRefused, StoreRefused, ValueError)
+RUN_FAULTS = (DriverError, WorkerDied, NotOpen, PoolRefused, StoreRefused, ValueError)
 
 
 class RunEnded(Exception):
@@ -54,6 +57,11 @@ class Engine(ABC):
         self._wanted = False
         self._why_not = "not asked for"
         self._note = ("", "")
+        # Serial of the photonic module that is in; "" before it is known.
+        self.module_serial = ""
+        # Told the serial of the far photonic module whenever another one than before is heard of.
+        self.on_peer_module: Callable[[str], None] = lambda serial: None
+        self.peer_module = ""
         self._changed = asyncio.Event()
         self._settled = False
         self._pool_fault: str | None = None
@@ -61,16 +69,21 @@ class Engine(ABC):
         self._heard = 0.0
         # Why the last session ended.
         self._cut = ""
+        self._drop_why = ""
         self._reset()
 
     def _reset(self) -> None:
         """Per session."""
         self._sift_inbox: asyncio.Queue[tuple[Message, bytes]] = asyncio.Queue()
-        self._distil_inbox: Inbox = asyncio.Queue()
-        self._closed: deque[RawBlock] = deque()
+        self._mail = Mail()
+        self._line = Line()
+        # Blocks in work, oldest first, of which the first `_begun` have a task.
+        self._closed: list[RawBlock] = []
+        self._begun = 0
         self._block_closed = asyncio.Event()
         # Something that a waiting run may act on: a message, tags, a block that is done.
         self._wake = asyncio.Event()
+        self._drop = asyncio.Event()
         self._settled = False
         self._welcome = None
         self.status.blocks_in_flight = 0
@@ -109,6 +122,19 @@ class Engine(ABC):
         self._wake.set()
         await self._try_send(Stop(why))
         await self._send_note()
+
+    def set_module(self, serial: str) -> None:
+        """Which photonic module is in, before keys are asked for. With another one nothing of the one before goes on:
+        the run ends, and blocks in distillation are dropped, on both sides."""
+        before, self.module_serial = self.module_serial, serial
+        if before and before != serial:
+            self.drop_blocks(f"module {before} was replaced by {serial}")
+
+    def drop_blocks(self, why: str) -> None:
+        """End the session with the far module: runs and blocks that are not prepared end on both sides; for those that
+        are, the journals decide in the next session, as after a cut."""
+        self._drop_why = why
+        self._drop.set()
 
     async def note(self, state: str, why: str) -> None:
         """State of this module, shown on the far one."""
@@ -165,6 +191,7 @@ class Engine(ABC):
 
     def _queue_closed(self, blocks: list[RawBlock]) -> None:
         for raw in blocks:
+            self._mail.open(raw.run, raw.block)
             self._closed.append(raw)
             self.status.blocks_in_flight += 1
             self._event("block.closed", run=raw.run, block=raw.block)
@@ -190,8 +217,9 @@ class Engine(ABC):
             self._heard = self.desk.clock.monotonic()
             async with asyncio.TaskGroup() as group:
                 await self._tasks(group)
-                group.create_task(self._distil_loop(), name="distil")
+                group.create_task(self._distil_loop(group), name="distil")
                 group.create_task(self._beat(), name="beat")
+                group.create_task(self._dropping(), name="drop")
                 await self._welcome_peer()
                 await self._read()
         except* (ChannelDown, SessionBroken, ProtocolError) as faults:
@@ -201,6 +229,15 @@ class Engine(ABC):
                 self.session.close()
         return "; ".join(dict.fromkeys(why)) or "the session ended"
 
+    def _hear_module(self, serial: str) -> None:
+        if serial and serial != self.peer_module:
+            self.peer_module = serial
+            self.on_peer_module(serial)
+
+    async def _dropping(self) -> None:
+        await self._drop.wait()
+        raise SessionBroken(self._drop_why)
+
     def _stranger(self, why: str) -> None:
         """Somebody asked for a session and is not our peer."""
         self._event("session.refused", why=why)
@@ -209,8 +246,10 @@ class Engine(ABC):
 
     def _lost(self, why: str) -> None:
         for raw in self._closed:
+            self._drop_material(raw)
             self._aborted(raw, why)
         self._closed.clear()
+        self._begun = 0
         self._settled = False
         if not self.session.restarted:
             self.session.close()
@@ -234,18 +273,20 @@ class Engine(ABC):
         while True:
             message, data = await self.session.receive()
             self._heard = self.desk.clock.monotonic()
+            unread = 0
             match message:
                 case Note():
                     s = self.status
                     s.peer_state, s.peer_why, s.peer_ready = message.state, message.why, message.ready
                     self._changed.set()
+                    self._hear_module(message.module)
                 case Welcome():
                     await self._greeted(message)
                 case BlockMessage():
-                    self._distil_inbox.put_nowait((message, data))
+                    unread = self._mail.post(message, data)
                 case _:
                     await self._dispatch(message, data)
-            if max(self._distil_inbox.qsize(), self._sift_inbox.qsize()) > MOST_UNREAD:
+            if max(unread, self._sift_inbox.qsize()) > MOST_UNREAD:
                 raise ProtocolError("the far end talks without being asked")
 
     async def _greeted(self, welcome: Welcome) -> None:
@@ -286,7 +327,9 @@ class Engine(ABC):
     async def _send_note(self) -> None:
         state, why = self._note
         blocked = self._why_no_keys()
-        await self._try_send(Note(state or self.status.phase.value, blocked or why, blocked is None))
+        await self._try_send(
+            Note(state or self.status.phase.value, blocked or why, blocked is None, self.module_serial)
+        )
         pool = self.desk.journal.pool
         self.status.pool_rounds, low = pool.rounds_left, pool.low
         if low and not self.status.pool_low:
@@ -302,21 +345,32 @@ class Engine(ABC):
 
     # --- distillation ---
 
-    async def _distil_loop(self) -> None:
+    async def _distil_loop(self, group: asyncio.TaskGroup) -> None:
+        """A task for every block; the line of stations says how far each may go."""
         while True:
-            while not self._closed:
+            while self._begun == len(self._closed):
                 self._block_closed.clear()
                 await self._block_closed.wait()
-            raw = self._closed[0]
-            try:
-                record = await self._distil(raw)
-            except BlockAborted as e:
-                self._aborted(raw, str(e))
-            else:
-                self._committed(record)
-            self._closed.popleft()
-            self.status.blocks_in_flight -= 1
-            self._wake.set()
+            raw = self._closed[self._begun]
+            self._begun += 1
+            group.create_task(self._one_block(raw), name=f"block {raw.run}/{raw.block}")
+
+    async def _one_block(self, raw: RawBlock) -> None:
+        try:
+            record = await self._distil(raw)
+        except BlockAborted as e:
+            self._aborted(raw, str(e))
+        else:
+            self._committed(record)
+        self._mail.close(raw.run, raw.block)
+        self._closed.remove(raw)
+        self._begun -= 1
+        self.status.blocks_in_flight -= 1
+        self._wake.set()
+
+    def _drop_material(self, raw: RawBlock) -> None:
+        if isinstance(raw.material, Held):
+            self.desk.kernels.release(raw.material)
 
     def _aborted(self, raw: RawBlock, why: str) -> None:
         self.status.blocks_aborted += 1

@@ -76,6 +76,23 @@ class Journal:
     def committed(self, uuid: UUID) -> bool:
         return self.store.block(uuid) is not None
 
+    def verdict_on(self, uuid: UUID, round_: int) -> bool:
+        """Alice: whether a block that Bob has in doubt is committed here; what she does not know she never commits.
+
+        Raises ValueError unless block and round belong together: a round's token must decide about its own block only.
+        """
+        record = self.store.block(uuid)
+        if record is None:
+            found = self.store.database.rows(
+                "SELECT 1 FROM blocks WHERE json_extract(record, '$.round') = ? LIMIT 1", round_
+            )
+            if found:
+                raise ValueError(f"round {round_} of the pool is that of another block, which is committed")
+            return False
+        if record.round != round_:
+            raise ValueError(f"the block was made in round {record.round} of the pool, not in {round_}")
+        return True
+
     def verdicts_owed(self) -> list[InDoubt]:
         """Alice: committed blocks of which Bob has not said that he has committed them, too."""
         rows = self.store.database.rows("SELECT record FROM blocks WHERE peer_done = 0 ORDER BY seq")

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qmodd.keys import worker
-from qmodd.keys.bench import Bench, Corrected
-from qmodd.keys.frames import FrameBatch, FrameClock, Gates
+from qmodd.keys.accounting import StageTally
+from qmodd.keys.bench import Bench, Corrected, Seen
+from qmodd.keys.counts import BatchReport
+from qmodd.keys.frames import FrameClock, Gates
 from qmodd.keys.framesync import FoldResult, SyncRefused, SyncResult
-from qmodd.keys.reconciliation import Help
+from qmodd.keys.material import Gathered, Held, Material
+from qmodd.keys.reconciliation import Help, Plan
 from qmodd.keys.sifting import Detect
+from qmodd.keys.workerlink import WorkerDied as WorkerDied
+from qmodd.keys.workerlink import WorkerLink
 from qmodd.randomness import Randomness
 
 Bits = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
-
-
-class WorkerDied(Exception):
-    """The worker process ended in the middle of a call; a new one is started for the next call. Costs one block."""
 
 
 class Kernels(ABC):
@@ -49,14 +45,26 @@ class Kernels(ABC):
         await self._call("open_frames", gates, holdoff, delays_ps, first_slot)
 
     async def accept(
-        self, t: Int64s, channel: Bits, to_ps: int, clock: FrameClock, lost_ps: Sequence[tuple[int, int]], drop: Int64s
-    ) -> FrameBatch:
-        batch: FrameBatch = await self._call("accept", t, channel, to_ps, clock, tuple(lost_ps), drop)
-        return batch
+        self,
+        t: Int64s,
+        channel: Bits,
+        to_ps: int,
+        clock: FrameClock,
+        lost_ps: Sequence[tuple[int, int]],
+        drop: Int64s,
+        pilot_every: int = 0,
+    ) -> Seen:
+        seen: Seen = await self._call("accept", t, channel, to_ps, clock, tuple(lost_ps), drop, pilot_every)
+        return seen
 
-    async def encode_detect(self, first_slot: int, end_slot: int, slots: Int64s, basis: Bits) -> bytes:
-        data: bytes = await self._call("encode_detect", first_slot, end_slot, slots, basis)
+    async def announce(self, first_slot: int, keep: bool) -> bytes:
+        data: bytes = await self._call("announce", first_slot, keep)
         return data
+
+    async def sift(self, first_slot: int, basis: bytes, n_z: int) -> tuple[BatchReport, Gathered]:
+        """Raises ValueError on an answer that Alice cannot have given."""
+        result: tuple[BatchReport, Gathered] = await self._call("sift", first_slot, basis, n_z)
+        return result
 
     async def decode_detect(self, data: bytes) -> Detect:
         """Raises ValueError on what Bob cannot have sent."""
@@ -73,35 +81,49 @@ class Kernels(ABC):
         found: FoldResult | SyncRefused = await self._call("fold_delays", tags, channels, clock, bin_ps)
         return found
 
-    async def syndromes(self, bits: Bits, qber: float) -> bytes:
-        data: bytes = await self._call("syndromes", bits, qber)
+    async def hold(self, material: Material) -> Held:
+        held: Held = await self._call("hold", material)
+        return held
+
+    @abstractmethod
+    def release(self, held: Held) -> None:
+        """Forget a block. May be repeated, also about one that a dead worker held."""
+
+    async def tally(self, held: Held) -> StageTally:
+        tally: StageTally = await self._call("tally", held)
+        return tally
+
+    async def syndromes(self, held: Held, plan: Plan) -> bytes:
+        data: bytes = await self._call("syndromes", held, plan)
         return data
 
-    async def disclose(self, bits: Bits, qber: float, wanted: Help) -> tuple[bytes, ...]:
-        pieces: tuple[bytes, ...] = await self._call("disclose", bits, qber, wanted)
+    async def disclose(self, held: Held, plan: Plan, wanted: Help) -> tuple[bytes, ...]:
+        pieces: tuple[bytes, ...] = await self._call("disclose", held, plan, wanted)
         return pieces
 
-    async def correct(self, bits: Bits, qber: float, data: bytes) -> Help:
+    async def correct(self, held: Held, plan: Plan, data: bytes) -> Help:
         """Bob: decode all frames; what is still wanted afterwards."""
-        wanted: Help = await self._call("correct", bits, qber, data)
+        wanted: Help = await self._call("correct", held, plan, data)
         return wanted
 
-    async def assist(self, wanted: Help, pieces: tuple[bytes, ...]) -> Help:
-        left: Help = await self._call("assist", wanted, pieces)
+    async def assist(self, held: Held, wanted: Help, pieces: tuple[bytes, ...]) -> Help:
+        left: Help = await self._call("assist", held, wanted, pieces)
         return left
 
-    async def corrected(self) -> Corrected:
-        result: Corrected = await self._call("corrected")
+    async def corrected(self, held: Held) -> Corrected:
+        result: Corrected = await self._call("corrected", held)
         return result
 
-    async def verification_tag(self, key: bytes, bits: Bits) -> bytes:
-        tag: bytes = await self._call("verification_tag", key, bits)
+    async def verification_tag(self, key: bytes, held: Held) -> bytes:
+        tag: bytes = await self._call("verification_tag", key, held)
         return tag
 
-    async def amplify(self, bits: Bits, seed: bytes, m: int) -> bytearray:
+    async def amplify(self, held: Held, seed: bytes, m: int) -> bytearray:
         """m secret bits, packed; the caller wipes them."""
-        data: bytearray = await self._call("amplify", bits, seed, m)
-        return data
+        bits: Bits = await self._call("amplify", held, seed, m)
+        secret = bytearray(bits.data)
+        bits[:] = 0
+        return secret
 
 
 class InlineKernels(Kernels):
@@ -113,36 +135,37 @@ class InlineKernels(Kernels):
     async def _call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._bench, method)(*arguments)
 
+    def release(self, held: Held) -> None:
+        self._bench.release(held)
+
 
 class WorkerKernels(Kernels):
     """One idle-priority process, started by `start` or the first call, and again after it died."""
 
     def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
+        self._link: WorkerLink | None = None
         self.deaths = 0
 
     async def start(self) -> None:
         """Start the process and wait until its kernels are compiled. Raises WorkerDied if it does not come up."""
-        await self._call("warm_up")
+        await self._call("pid")
 
     async def _call(self, method: str, *arguments: Any) -> Any:
-        pool = self._pool or self._new()
+        link = self._link = self._link or WorkerLink()
         try:
-            # Submitted here and not through the loop's default executor, so that the call is queued in this order.
-            return await asyncio.wrap_future(pool.submit(worker.call, method, arguments))
-        except BrokenProcessPool:
-            if self._pool is pool:
-                self._pool = None
+            return await link.call(method, arguments)
+        except WorkerDied:
+            if self._link is link:
+                self._link = None
                 self.deaths += 1
-                await asyncio.to_thread(pool.shutdown)
-            raise WorkerDied(f"the distillation worker died in {method!r}") from None
+                await link.close()
+            raise
 
-    def _new(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker.start)
-        return self._pool
+    def release(self, held: Held) -> None:
+        if self._link is not None:
+            self._link.post("release", (held,))
 
     async def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()

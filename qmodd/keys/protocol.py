@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, get_type_hints
 
-from qmodd.cbor import Malformed
+from qmodd.cbor import Malformed, check_form
 from qmodd.cbor import decode as decode_cbor
 from qmodd.cbor import encode as encode_cbor
-from qmodd.keys.fields import CHECK_OF, InDoubt, Pairs, ProtocolError
+from qmodd.keys.fields import CHECK_OF, MAX_ITEMS, InDoubt, Pairs, ProtocolError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 # The relay carries frames of 8 MiB; the session's header and tag and the door's own fields go on top.
 MAX_MESSAGE_BYTES = (8 << 20) - 4096
 
@@ -31,6 +31,10 @@ class Message:
 M = TypeVar("M", bound=Message)
 _BY_TYPE: dict[int, type[Message]] = {}
 _CHECKS: dict[type[Message], tuple[Callable[[Any], Any], ...]] = {}
+# Data items that a message may have at most: its array, its fields, and what is in them (three for a pair).
+_MOST_ITEMS: dict[type[Message], int] = {}
+_ITEMS_IN: dict[Any, int] = dict.fromkeys((int, float, str, bytes, bool), 1)
+_ITEMS_OF_A_PAIR = 3
 
 
 def _message(number: int) -> Callable[[type[M]], type[M]]:
@@ -39,6 +43,8 @@ def _message(number: int) -> Callable[[type[M]], type[M]]:
         _BY_TYPE[number] = cls
         hints = get_type_hints(cls)
         _CHECKS[cls] = tuple(CHECK_OF[hints[f.name]] for f in fields(cls))  # type: ignore[arg-type]
+        inside = [_ITEMS_IN.get(hint, 1 + _ITEMS_OF_A_PAIR * MAX_ITEMS) for hint in hints.values()]
+        _MOST_ITEMS[cls] = 1 + sum(inside)
         return cls
 
     return register
@@ -74,11 +80,13 @@ class Welcome(Message):
 @_message(0x03)
 @dataclass(frozen=True)
 class Note(Message):
-    """Sent every second: state of the far module, for display; `ready` asks for keys. Its absence ends the session."""
+    """Sent every second: state of the far module, for display; `ready` asks for keys. Its absence ends the session.
+    `module` is the serial of its photonic module, "" before that is known."""
 
     state: str
     why: str
     ready: bool
+    module: str = ""
 
 
 @_message(0x04)
@@ -120,7 +128,8 @@ class Plan(Message):
     """Everything that is fixed before the first block of a run (reference pair B4, message 0).
 
     `mu` are the calibrated intervals of the intensities (signal first), `p_mu` their probabilities. Slots whose
-    index is a multiple of `pilot_every` are pilots and never key (0: there are none).
+    index is a multiple of `pilot_every` are pilots and never key (0: there are none). `module` is the serial of Alice's
+    photonic module.
     """
 
     run: int
@@ -143,6 +152,7 @@ class Plan(Message):
     holdoff: int
     pilot_every: int
     calibration: str
+    module: str = ""
 
 
 @_message(0x21)
@@ -158,8 +168,11 @@ class Intensities(Message):
 @_message(0x22)
 @dataclass(frozen=True)
 class Synced(Message):
+    """`module` is the serial of Bob's photonic module."""
+
     run: int
     first_slot: int
+    module: str = ""
 
 
 @_message(0x23)
@@ -220,11 +233,13 @@ class XErrors(BlockMessage):
 @_message(0x32)
 @dataclass(frozen=True)
 class Syndrome(BlockMessage):
-    """`qber` is what the code was chosen for."""
+    """`qber` and `mode` are what the code was chosen for, `code` is the digest of its definition."""
 
     run: int
     block: int
     qber: float
+    mode: int
+    code: bytes
     data: bytes
 
 
@@ -338,19 +353,24 @@ class Committed(Message):
 
 
 def encode(message: Message) -> bytes:
-    """Type byte and body."""
+    """Type byte and body. Raises ValueError if that is more than the channel carries."""
     values = [getattr(message, f.name) for f in fields(message)]  # type: ignore[arg-type]
-    return bytes([message.TYPE]) + encode_cbor(values)
+    data = bytes([message.TYPE]) + encode_cbor(values)
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"{type(message).__name__}: {len(data)} bytes; a message has at most {MAX_MESSAGE_BYTES}")
+    return data
 
 
 def decode(data: bytes) -> Message:
     """Raises ProtocolError and nothing else."""
+    cls = _BY_TYPE.get(data[0]) if data else None
     if not 2 <= len(data) <= MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"a message of {len(data)} bytes")
-    cls = _BY_TYPE.get(data[0])
+        kind = "a message" if cls is None else cls.__name__
+        raise ProtocolError(f"{kind} of {len(data)} bytes; a message has 2 to {MAX_MESSAGE_BYTES}")
     if cls is None:
         raise ProtocolError(f"unknown message type {data[0]:#04x}")
     try:
+        check_form(data[1:], _MOST_ITEMS[cls])
         values = decode_cbor(data[1:])
     except Malformed as e:
         raise ProtocolError(f"{cls.__name__}: {e}") from None

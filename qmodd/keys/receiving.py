@@ -13,8 +13,9 @@ import numpy.typing as npt
 from drivers.errors import DriverError, Refused
 from drivers.roles import TagBlock, TagSource
 from qmodd.clock import Clock
+from qmodd.keys.bench import Seen
 from qmodd.keys.blocks import Flags
-from qmodd.keys.frames import FrameBatch, FrameClock, Gates, gate_closed_ranges
+from qmodd.keys.frames import FrameClock, Gates, gate_closed_ranges
 from qmodd.keys.framesync import SyncRefused, SyncResult, resolve_superframe
 from qmodd.keys.kernels import Kernels
 from qmodd.keys.protocol import Plan
@@ -31,6 +32,9 @@ _LATEST_S = 1.0
 _STANDING = 5
 # Windows tried are this share of the SYNC span, and half the rest apart, so that one lies wholly inside.
 _WINDOW, _STEP = 0.8, 0.18
+# A batch of so many tags takes some 10 ms in the worker, and nothing that the event loop does for it takes 1 ms.
+MOST_TAGS = 1 << 18
+MOST_WAITING = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class Reading:
 
     block: TagBlock
     read_at: float
+    # The rest of what was read with it has been taken: a long block comes in pieces.
+    last: bool = True
 
 
 class TagFeed:
-    """Empties the tagger every `batch_s` whatever the distillation does; keeps `most` blocks and drops what comes
-    then, as an interval without data, counted. `ready` is called for every block."""
+    """Empties the tagger every `batch_s` whatever the distillation does; keeps `most` blocks, or `MOST_WAITING` tags,
+    and drops what comes then, as an interval without data, counted. `ready` is called for every block."""
 
     def __init__(self, tags: TagSource, clock: Clock, batch_s: float, most: int, ready: Callable[[], None]) -> None:
         self._tags = tags
@@ -52,6 +58,7 @@ class TagFeed:
         self._most = most
         self._ready = ready
         self._waiting: deque[Reading] = deque()
+        self._blocks = self._held_tags = 0
         self._lost: list[tuple[int, int]] = []
         self._fault: DriverError | None = None
         # Blocks dropped and not yet accounted for by whoever reads the feed.
@@ -75,10 +82,15 @@ class TagFeed:
         """The oldest block, or None if none waits. Raises the DriverError that ended the feed."""
         if self._fault is not None:
             raise self._fault
-        return self._waiting.popleft() if self._waiting else None
+        if not self._waiting:
+            return None
+        reading = self._waiting.popleft()
+        self._held_tags -= len(reading.block.t)
+        self._blocks -= reading.last
+        return reading
 
     def _take(self, block: TagBlock) -> None:
-        if len(self._waiting) >= self._most:
+        if self._blocks >= self._most or (self._blocks and self._held_tags + len(block.t) > MOST_WAITING):
             self.dropped += 1
             self._ready()
             self._lost.append((block.from_ps, block.to_ps))
@@ -86,8 +98,31 @@ class TagFeed:
         if self._lost:
             block = replace(block, from_ps=self._lost[0][0], lost_ps=(*self._lost, *block.lost_ps), gap=True)
             self._lost = []
-        self._waiting.append(Reading(block, self._clock.monotonic()))
+        self._waiting.extend(pieces(block, self._clock.monotonic()))
+        self._blocks += 1
+        self._held_tags += len(block.t)
         self._ready()
+
+
+def pieces(block: TagBlock, read_at: float, most: int = MOST_TAGS) -> list[Reading]:
+    """A long block as several readings of about `most` tags, each with the time at which it might have been read, so
+    that no step of the chain takes long. An interval without data goes with the first piece that can know of it."""
+    cuts = [0]
+    while len(block.t) - cuts[-1] > most:
+        # Tags of one time stay together: a piece holds every click before its end.
+        cut = int(np.searchsorted(block.t, block.t[cuts[-1] + most], side="left"))
+        if cut <= cuts[-1]:
+            break
+        cuts.append(cut)
+    out = []
+    for a, b in zip(cuts, [*cuts[1:], len(block.t)], strict=True):
+        begin = block.from_ps if a == 0 else int(block.t[a])
+        end = block.to_ps if b == len(block.t) else int(block.t[b])
+        part = replace(block, t=block.t[a:b], channel=block.channel[a:b], from_ps=begin, to_ps=end)
+        if a:
+            part = replace(part, lost_ps=(), gap=part.gap and not block.lost_ps)
+        out.append(Reading(part, read_at - (block.to_ps - end) * _PS, b == len(block.t)))
+    return out
 
 
 class Receiver:
@@ -157,8 +192,8 @@ class Receiver:
             late += max(1, round(_STEP * span))
         raise Refused(f"no synchronisation: {first_reason}")
 
-    async def accept(self, reading: Reading, flags: Flags) -> FrameBatch:
-        """Detections of the slots that are complete now; flagged, strobed and lost intervals are left out."""
+    async def accept(self, reading: Reading, flags: Flags) -> Seen:
+        """Takes in the slots that are complete now; flagged, strobed and lost intervals are left out."""
         block, clock, plan = reading.block, self._tracker.clock, self._plan
         end = max(self.next_slot, clock.slot_at(block.to_ps) + 1)
         lost = block.lost_ps
@@ -167,7 +202,7 @@ class Receiver:
         hidden = gate_closed_ranges(*self._settings.gate, clock, self.next_slot, end, plan.holdoff)
         flagged = flags.ranges(clock.slot_at(block.to_ps), reading.read_at, 1.0 / (plan.period_ps * _PS))
         drop = np.concatenate([hidden, np.clip(flagged, self.next_slot, end)])
-        batch = await self._kernels.accept(block.t, block.channel, block.to_ps, clock, lost, drop)
+        batch = await self._kernels.accept(block.t, block.channel, block.to_ps, clock, lost, drop, plan.pilot_every)
         self._tracker.update(batch.tracking, batch.end_slot)
         self.next_slot = batch.end_slot
         flags.forget(reading.read_at - 60.0)

@@ -35,7 +35,8 @@ MAY_COME_FROM: dict[KeyState, frozenset[KeyState]] = {
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """Provenance of one block, equal on both sides but for `role` and `seconds`. Times are seconds of UTC (Alice's)."""
+    """Provenance of one block, equal on both sides but for `role` and `seconds`. Times are seconds of UTC (Alice's).
+    `alice_module`, `bob_module`: serials of the photonic modules that it was made with, one each."""
 
     uuid: str
     role: str
@@ -68,6 +69,8 @@ class BlockRecord:
     created: float
     not_after: float
     seconds: float = 0.0
+    alice_module: str = ""
+    bob_module: str = ""
 
     @property
     def qber_z(self) -> float:
@@ -83,6 +86,8 @@ class BlockRecord:
     @classmethod
     def from_json(cls, text: str) -> BlockRecord:
         raw = json.loads(text)
+        # Blocks of an older version do not say which modules made them.
+        raw = {"alice_module": "", "bob_module": "", **raw}
         known = {f.name: raw[f.name] for f in fields(cls)}
         for name in ("n_z", "m_z", "n_x", "m_x"):
             known[name] = tuple(known[name])
@@ -115,6 +120,16 @@ class SecretBits:
 
     def __repr__(self) -> str:
         return f"SecretBits({self.bits} bits)"
+
+
+@contextmanager
+def wiped_on_error(secret: SecretBits) -> Iterator[None]:
+    """Wipes the bits if they do not get as far as they should."""
+    try:
+        yield
+    except BaseException:
+        secret.wipe()
+        raise
 
 
 @contextmanager

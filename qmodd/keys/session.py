@@ -38,8 +38,11 @@ class Party:
 class Session:
     """One object for all sessions of an engine.
 
-    A HELLO carries a nonce and the nonce that it answers. One that answers ours opens the session; any other makes us
-    answer with a fresh nonce, so a played-back HELLO costs a handshake and never the freshness of the keys.
+    A HELLO carries a nonce and the nonce that it answers, empty for one that asks for a session. The nonce that we
+    offer stays the same until a session is made with it. A HELLO that answers it opens that session (each side has then
+    seen the other answer something new); one that asks is answered and changes nothing else; any other is old and
+    nothing follows. So what is played back ends no session, no pair of nonces is used twice, and HELLOs that cross end
+    in one session, whatever their number.
     """
 
     def __init__(self, channel: MessageChannel, secret: mac.Secret, party: Party, randomness: Randomness) -> None:
@@ -47,8 +50,8 @@ class Session:
         self._secret = secret
         self._party = party
         self._random = randomness
+        # What we offer for the next session.
         self._nonce = b""
-        self._peer_nonce = b""
         self._filter: FrameFilter | None = None
         self._sending = asyncio.Lock()
         self.peer_serial = ""
@@ -63,20 +66,20 @@ class Session:
         """Handshake, from the beginning. Raises ChannelDown. Waits as long as the far end does not answer."""
         self._leave()
         self._nonce = self._random.bytes(NONCE_BYTES)
-        await self._send_hello(b"")
-        while True:
+        loop = asyncio.get_running_loop()
+        resend_at = loop.time()
+        while self._filter is None:
+            # By the clock, not by silence: frames that are no answer must not put it off.
+            if loop.time() >= resend_at:
+                await self._send_hello(b"")
+                resend_at = loop.time() + _RESEND_S
             try:
-                async with asyncio.timeout(_RESEND_S):
+                async with asyncio.timeout_at(resend_at):
                     frame = await self._channel.receive()
             except TimeoutError:
-                await self._send_hello(b"")
                 continue
-            hello = self._hello(frame)
-            if hello is not None:
-                self._adopt(hello.nonce)
-                if hello.answers != self._nonce:
-                    await self._send_hello(hello.nonce)
-                return
+            if is_hello(frame):
+                await self._on_hello(frame)
 
     def close(self) -> None:
         """The session is over; the next one begins with `open`."""
@@ -96,7 +99,9 @@ class Session:
         while True:
             frame = await self._channel.receive()
             if is_hello(frame):
-                await self._on_hello(frame)
+                if await self._on_hello(frame):
+                    self.restarted = True
+                    raise SessionBroken("the far end began a new session")
                 continue
             if self._filter is None:
                 raise SessionBroken("no session")
@@ -104,20 +109,20 @@ class Session:
             if data is not None:
                 return protocol.decode(data), data
 
-    async def _on_hello(self, frame: bytes) -> None:
+    async def _on_hello(self, frame: bytes) -> bool:
+        """Answer it if it asks or answers; True if it opened a session."""
         hello = self._hello(frame)
-        if hello is None or (hello.answers == self._nonce and hello.nonce == self._peer_nonce):
-            return
+        if hello is None:
+            return False
         # Under the lock, so that no frame of the new session overtakes the HELLO that explains it.
         async with self._sending:
-            if hello.answers == self._nonce:
-                self._adopt(hello.nonce)
-            else:
-                self._nonce = self._random.bytes(NONCE_BYTES)
-                self._adopt(hello.nonce)
-                await self._channel.send(self._sealed_hello(hello.nonce))
-        self.restarted = True
-        raise SessionBroken("the far end began a new session")
+            opens = hello.answers == self._nonce
+            if opens or not hello.answers:
+                answer = self._sealed_hello(hello.nonce)
+                if opens:
+                    self._adopt(hello.nonce)
+                await self._channel.send(answer)
+            return opens
 
     def _hello(self, frame: bytes) -> Hello | None:
         """A genuine HELLO of the peer of this link, else None with a reason in `refused`."""
@@ -152,7 +157,7 @@ class Session:
             return f"the far end belongs to link {hello.link!r}, this module to {party.link!r}"
         if party.peer_serial and hello.serial != party.peer_serial:
             return f"the far end is {hello.serial!r}, expected is {party.peer_serial!r}"
-        if len(hello.nonce) != NONCE_BYTES:
+        if len(hello.nonce) != NONCE_BYTES or len(hello.answers) not in (0, NONCE_BYTES):
             return "the far end's nonce has the wrong length"
         self.peer_serial = hello.serial
         return ""
@@ -168,15 +173,14 @@ class Session:
 
     def _adopt(self, peer_nonce: bytes) -> None:
         self._leave()
-        self._peer_nonce = peer_nonce
         alice, bob = self._nonce, peer_nonce
         if self._party.me is Direction.BOB:
             alice, bob = bob, alice
         self._filter = FrameFilter(self._secret, self._party.me, alice, bob, self._party.link)
+        self._nonce = self._random.bytes(NONCE_BYTES)
 
     def _leave(self) -> None:
         if self._filter is not None:
             self.forged += self._filter.counters.forged
             self.replayed += self._filter.counters.replayed
         self._filter = None
-        self._peer_nonce = b""

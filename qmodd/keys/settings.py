@@ -11,6 +11,7 @@ from drivers.roles import LightMode
 from qmodd.keys.counts import BatchReport, BlockCounts
 from qmodd.keys.estimation import KeyLength, Proof
 from qmodd.keys.pool import ROUND_BYTES
+from qmodd.keys.reconciliation import Setting
 from qmodd.keys.records import BlockRecord
 
 Scalar = str | int | float | bool | None
@@ -40,12 +41,14 @@ class EngineSettings:
     lead_s: float = 0.35
     gate: tuple[int, int] = (0, 0)
     half_gate_ps: float = 200.0
+    # Alice's decides.
+    reconciliation: Setting = Setting.AUTO
     holdoff: int = 6
     delays_ps: tuple[float, float, float] = (0.0, 0.0, 0.0)
     replenish_bytes: int = 192
     lifetime_s: float = 86_400.0
     qber_limit: float = 0.08
-    blocks_in_flight: int = 2
+    blocks_in_flight: int = 4
     queue_batches: int = 20
     store_limit: int = 1_000_000
     retry_s: float = 2.0

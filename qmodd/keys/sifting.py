@@ -15,17 +15,38 @@ from math import floor, log2
 import numpy as np
 import numpy.typing as npt
 
+from qmodd.keys import matching, rice
 from qmodd.keys.counts import BatchReport, BlockCounts
 from qmodd.keys.frames import FrameBatch
-from qmodd.keys.jit import kernel
+from qmodd.keys.matching import BASIS_BIT, DECOY_BIT, INVALID, VALUE_BIT
 
 Int64s = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
 
 _DETECT = struct.Struct("<QIIB")  # first slot, span in slots, detections, Rice parameter
 _BASIS = struct.Struct("<II")  # detections answered, matches
-_MAX_K = 30
-INVALID, BASIS_BIT, VALUE_BIT, DECOY_BIT = 8, 1, 2, 4
+
+__all__ = [
+    "BASIS_BIT",
+    "DECOY_BIT",
+    "INVALID",
+    "VALUE_BIT",
+    "Basis",
+    "Detect",
+    "Match",
+    "Sifted",
+    "agrees",
+    "count",
+    "decode_basis",
+    "decode_detect",
+    "encode_basis",
+    "encode_detect",
+    "look_up",
+    "match",
+    "sift_alice",
+    "sift_bob",
+    "z_errors",
+]
 
 
 @dataclass(frozen=True)
@@ -57,59 +78,6 @@ class Basis:
     x_bit: Bits
 
 
-@kernel
-def rice_length(gaps: Int64s, k: int) -> int:
-    """Bits that the gaps take: unary quotient, a stop bit, k bits of remainder."""
-    total = 0
-    for i in range(len(gaps)):
-        total += (gaps[i] >> k) + 1 + k
-    return total
-
-
-@kernel
-def rice_encode(gaps: Int64s, k: int, out: Bits) -> None:
-    """Most significant bit first into zeroed bytes: quotient as ones, a zero, then the remainder."""
-    pos = 0
-    for i in range(len(gaps)):
-        q = gaps[i] >> k
-        while q > 0:  # the ones, a byte's worth at a time
-            free = 8 - (pos & 7)
-            run = min(q, free)
-            out[pos >> 3] |= ((1 << run) - 1) << (free - run)
-            pos += run
-            q -= run
-        pos += 1
-        for b in range(k - 1, -1, -1):
-            if (gaps[i] >> b) & 1:
-                out[pos >> 3] |= 1 << (7 - (pos & 7))
-            pos += 1
-
-
-@kernel
-def rice_decode(data: Bits, k: int, span: int, gaps: Int64s) -> int:
-    """Fills `gaps`; returns the bits read, or -1 if the data end early or the slots leave the span."""
-    pos = 0
-    end = 8 * len(data)
-    at = -1
-    for i in range(len(gaps)):
-        q = 0
-        while pos < end and (int(data[pos >> 3]) >> (7 - (pos & 7))) & 1:
-            q += 1
-            pos += 1
-        pos += 1
-        if pos + k > end:
-            return -1
-        r = 0
-        for _ in range(k):
-            r = 2 * r + ((int(data[pos >> 3]) >> (7 - (pos & 7))) & 1)
-            pos += 1
-        gaps[i] = (q << k) + r
-        at += gaps[i] + 1
-        if at >= span:
-            return -1
-    return pos
-
-
 def _pack(bits: npt.NDArray[np.bool_] | Bits) -> bytes:
     return np.packbits(np.asarray(bits, np.uint8)).tobytes()
 
@@ -122,11 +90,14 @@ def _unpack(data: memoryview, count: int) -> Bits:
     return bits[:count]
 
 
-def _rice_parameter(gaps: Int64s) -> int:
+def _rice_parameter(slots: Int64s, first: int) -> int:
     """The best of the parameters next to floor(log2(0.69 mean gap)), which is within one of the best."""
-    mean = float(gaps.mean()) if len(gaps) else 0.0
-    guess = min(_MAX_K, floor(log2(0.69 * mean))) if mean > 1.5 else 0
-    return min((k for k in range(max(0, guess - 1), min(_MAX_K, guess + 1) + 1)), key=lambda k: rice_length(gaps, k))
+    if len(slots) == 0:
+        return 0
+    mean = (int(slots[-1]) - first + 1) / len(slots) - 1
+    guess = min(rice.MAX_K, floor(log2(0.69 * mean))) if mean > 1.5 else 0
+    near = range(max(0, guess - 1), min(rice.MAX_K, guess + 1) + 1)
+    return min(near, key=lambda k: int(rice.length(slots, first, k)))
 
 
 def encode_detect(first_slot: int, end_slot: int, slots: Int64s, basis: Bits) -> bytes:
@@ -134,17 +105,16 @@ def encode_detect(first_slot: int, end_slot: int, slots: Int64s, basis: Bits) ->
 
     Raises ValueError if the slots are not strictly ascending in [first_slot, end_slot).
     """
-    before = np.concatenate([np.array([first_slot - 1], np.int64), slots])
-    gaps: Int64s = before[1:] - before[:-1] - 1
+    slots = np.ascontiguousarray(slots, np.int64)
     span = end_slot - first_slot
-    if len(slots) != len(basis) or (len(gaps) and (gaps.min() < 0 or slots[-1] >= end_slot)):
+    if len(slots) != len(basis) or not rice.ascending(slots, first_slot, end_slot):
         raise ValueError("slots must be ascending, inside their range, one basis each")
     if not (0 <= first_slot < 2**63 and 0 <= span < 2**32):
         raise ValueError(f"slots from {first_slot} over {span} do not fit")
-    k = _rice_parameter(gaps)
-    coded = np.zeros((int(rice_length(gaps, k)) + 7) // 8, np.uint8)
-    rice_encode(gaps, k, coded)
-    return _DETECT.pack(first_slot, span, len(gaps), k) + coded.tobytes() + _pack(basis)
+    k = _rice_parameter(slots, first_slot)
+    coded = np.empty((int(rice.length(slots, first_slot, k)) + 7) // 8, np.uint8)
+    rice.encode(slots, first_slot, k, coded)
+    return _DETECT.pack(first_slot, span, len(slots), k) + coded.tobytes() + _pack(basis)
 
 
 def decode_detect(data: bytes, max_count: int = 1 << 22) -> Detect:
@@ -154,15 +124,21 @@ def decode_detect(data: bytes, max_count: int = 1 << 22) -> Detect:
     first, span, count, k = _DETECT.unpack_from(data)
     body = memoryview(data)[_DETECT.size :]
     bitmap = (count + 7) // 8
-    if count > min(max_count, span, 8 * len(body)) or k > _MAX_K or first + span >= 2**63 or bitmap > len(body):
+    if count > min(max_count, span, 8 * len(body)) or k > rice.MAX_K or first + span >= 2**63 or bitmap > len(body):
         raise ValueError("DETECT's header contradicts its length")
     coded = body[: len(body) - bitmap]
-    gaps = np.empty(count, np.int64)
-    used = int(rice_decode(np.frombuffer(coded, np.uint8), k, span, gaps))
+    slots = np.empty(count, np.int64)
+    padded = np.frombuffer(bytes(coded) + bytes(rice.PAD), np.uint8)
+    used = int(rice.decode(padded, k, span, slots))
     if used < 0 or (used + 7) // 8 != len(coded) or (used % 8 and coded[-1] & (0xFF >> used % 8)):
         raise ValueError("DETECT's gaps are malformed")
-    basis = _unpack(body[len(coded) :], count)
-    return Detect(first, first + span, np.cumsum(gaps + 1) + (first - 1), basis)
+    slots += first
+    return Detect(first, first + span, slots, _unpack(body[len(coded) :], count))
+
+
+def _matched(hit: npt.NDArray[np.bool_], kept: Bits) -> Match:
+    basis, bit, decoy = (((kept & flag) != 0).astype(np.uint8) for flag in (BASIS_BIT, VALUE_BIT, DECOY_BIT))
+    return Match(hit, basis, bit, decoy)
 
 
 def match(basis_bob: Bits, nibbles: Bits) -> Match:
@@ -171,11 +147,13 @@ def match(basis_bob: Bits, nibbles: Bits) -> Match:
     `nibbles` are her symbols of the same slots: bit 0 basis (1 X), bit 1 value, bit 2 decoy, bit 3 not valid (never a
     match). Raises ValueError if the lengths differ.
     """
-    if len(basis_bob) != len(nibbles):
-        raise ValueError(f"{len(nibbles)} symbols for {len(basis_bob)} detections")
-    hit = ((nibbles & BASIS_BIT) == basis_bob) & ((nibbles & INVALID) == 0)
-    kept = nibbles[hit]
-    return Match(hit, kept & BASIS_BIT, (kept & VALUE_BIT) >> 1, (kept & DECOY_BIT) >> 2)
+    return _matched(*matching.match(basis_bob, nibbles))
+
+
+def look_up(detect: Detect, record: Bits, first_slot: int) -> Match:
+    """`match` for who has a dense record of the symbols from `first_slot` on, two slots a byte, the earlier one in the
+    low half. A slot outside it matches nothing."""
+    return _matched(*matching.look_up(detect.slots, detect.basis, record, first_slot))
 
 
 def encode_basis(m: Match) -> bytes:
@@ -193,9 +171,9 @@ def decode_basis(data: bytes, basis_bob: Bits) -> Basis:
     if count != len(basis_bob) or matches > count or len(body) < a + b:
         raise ValueError("BASIS does not answer these detections")
     hit = _unpack(body[:a], count).astype(np.bool_)
-    if int(hit.sum()) != matches:
+    if int(np.count_nonzero(hit)) != matches:
         raise ValueError("BASIS counts its matches wrongly")
-    x = int(basis_bob[hit].sum())
+    x = int(np.count_nonzero(hit & (basis_bob == 1)))
     if len(body) != a + b + (x + 7) // 8:
         raise ValueError("BASIS has the wrong length for its X matches")
     return Basis(hit, _unpack(body[a : a + b], matches), _unpack(body[a + b :], x))
@@ -259,19 +237,16 @@ def sift_alice(detect: Detect, m: Match) -> Sifted:
 
 def sift_bob(batch: FrameBatch, basis: Basis) -> tuple[Sifted, BatchReport]:
     """What Bob keeps of a batch, and its tally."""
-    own_basis = batch.basis[basis.match]
-    peer = np.zeros(len(own_basis), np.uint8)
-    peer[own_basis == 1] = basis.x_bit
-    kept = Sifted(batch.slots[basis.match], own_basis, batch.bit[basis.match], basis.decoy, peer)
-    is_x = own_basis == 1
-    wrong = kept.bit != peer
-
-    def per_intensity(chosen: npt.NDArray[np.bool_]) -> tuple[int, int]:
-        decoys = int(np.count_nonzero(chosen & (basis.decoy == 1)))
-        return int(np.count_nonzero(chosen)) - decoys, decoys
-
+    slots, own_basis, own_bit, peer, tally = matching.keep(
+        batch.slots, batch.basis, batch.bit, basis.match, basis.decoy, basis.x_bit
+    )
+    kept = Sifted(slots, own_basis, own_bit, basis.decoy, peer)
+    n_z, n_x0, e_x0, n_x1, e_x1 = ((int(signal), int(decoy)) for signal, decoy in tally)
     c = batch.counters
-    x0, x1 = is_x & (peer == 0), is_x & (peer == 1)
+    # Of detections that no key is made of: a sum over the others would be a function of key bits, which nothing pays
+    # for.
+    spare = batch.bit[(batch.basis == 0) & ~basis.match]
+    late = int(np.count_nonzero(spare))
     report = BatchReport(
         batch.first_slot,
         batch.end_slot,
@@ -280,13 +255,13 @@ def sift_bob(batch: FrameBatch, basis: Basis) -> tuple[Sifted, BatchReport]:
         c.double_x,
         c.veto,
         c.out_of_gate,
-        c.z_early,
-        c.z_late,
-        per_intensity(~is_x),
-        per_intensity(x0),
-        per_intensity(x0 & wrong),
-        per_intensity(x1),
-        per_intensity(x1 & wrong),
+        len(spare) - late,
+        late,
+        n_z,
+        n_x0,
+        e_x0,
+        n_x1,
+        e_x1,
         c.satellites,
     )
     return kept, report

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from drivers.errors import DriverError
 from qmodd.module import Module
 
-# A rail that is off: below this, V or A. The monitor's mean takes some conversions to follow.
+# A rail that is off: below this, V or A. The monitor's mean takes some conversions to follow; and where the enables
+# cannot be reached, the hardware watchdog takes half a second.
 RAIL_OFF_V, RAIL_OFF_A = 0.5, 2e-3
-PATIENCE_S, AGAIN_S = 0.3, 0.06
+PATIENCE_S, AGAIN_S = 1.0, 0.06
 Sleep = Callable[[float], Awaitable[None]]
 Witness = Callable[[Module, Sleep], Awaitable[str]]
 

@@ -128,6 +128,9 @@ class ModuleReader:
         supply: Any = self.module.devices["supply"]
         r = await supply.read()
         bad = ", ".join(text for bit, text in SUPPLY_BAD.items() if int(r.status) & bit)
+        if bad:
+            # Its bits stay until they are cleared: the next reading tells what is so then.
+            await supply.clear_faults()
         return {"supply_c": r.temperature_c, "fan_rpm": r.fan_rpm, "supply_fault": bad}
 
     async def _cryostat(self) -> dict[str, Any]:

@@ -50,8 +50,14 @@ UPSTREAM = (
 THIRDS_V = (-2.67, 0.0, 2.67)
 # An actuator that changes the sum of the logarithms by less than this is none that light has to pass.
 MATTERS = 1.5
+# Of the laser while the shutter may be open: the least that such a laser gives.
+WALK_DBM = 6.0
 # Little more than a period of every good heater; three at once stay within the chip's budget of 0.4 W.
 MOST_W = 0.095
+# Of the walk's order: the shutter is closed to the outside as soon as there is light to see it by.
+FIRST = ("shutter", "filter", "shutter", "split", "phase")
+# Behind shutter and attenuator: what it sees has left, and is not to be bright.
+OUTSIDE = "pa7"
 # Least current that counts as brightness, A: about a dark current.
 FLOOR_A = 1e-10
 
@@ -76,7 +82,8 @@ class Chain:
     """`dark`: A by diode; `base`: where each actuator is left between sweeps, W or V; `sweeps` by actuator.
 
     `see` and `act`: which input really shows a photodiode, which output really moves an element, once exchanged cables
-    have been found. `null`, `peak`: settings of each element in its own output's unit.
+    have been found. `null`, `peak`: settings of each element in its own output's unit. `shade_v`: the carver's setting
+    at which least light was seen. `leaky`: the attenuator does not close, and shutter and carver stay closed.
     """
 
     bench: Bench
@@ -87,6 +94,8 @@ class Chain:
     saturated: set[str] = field(default_factory=set)
     see: dict[str, str] = field(default_factory=dict)
     act: dict[str, str] = field(default_factory=dict)
+    shade_v: float | None = None
+    leaky: bool = False
     null: dict[str, float] = field(default_factory=dict)
     peak: dict[str, float] = field(default_factory=dict)
 
@@ -176,20 +185,43 @@ class Chain:
         return Sweep(x, {d: np.array([rows[k][d] for k in range(len(x))]) for d in self.diodes})
 
     async def record(self, actuator: str, settle_s: float = 0.0) -> None:
-        self.sweeps[actuator] = await self.sweep(actuator, settle_s)
+        self.sweeps[actuator] = (
+            await self._shaded(actuator) if actuator == "shutter" else await self.sweep(actuator, settle_s)
+        )
+
+    async def _shaded(self, shutter: str) -> Sweep:
+        """Sweep of the shutter, which opens in it: with the carver closed as far as is known."""
+        if self.shade_v is None:
+            return await self.sweep(shutter)
+        await self.write("carver", self.shade_v)
+        try:
+            return await self.sweep(shutter)
+        finally:
+            await self.write("carver", self.base["carver"])
+            await self.bench.context.settle()
 
     # the walk to the light
 
     async def walk(self) -> None:
-        """Twice through all actuators, each to its brightest: with two cables exchanged the second time counts."""
+        """Twice through all actuators, each to its brightest: with two cables exchanged the second time counts. The
+        first time with little light, for the shutter may be open."""
         for name in (*HEATER_NAMES, *MODULATORS):
             await self.put(name, 0.0)
-        for _ in range(2):
-            for heater in HEATER_NAMES:
-                await self.put(heater, self._brightest(await self.sweep(heater)))
+        await self._laser(min(WALK_DBM, self.bench.context.settings.laser_power_dbm))
+        for heaters in (FIRST, HEATER_NAMES):
+            for heater in heaters:
+                seen = await self._shaded(heater) if heater == "shutter" else await self.sweep(heater)
+                await self.put(heater, self._brightest(seen))
             await self._coarse()
             for modulator in MODULATORS:
-                await self.put(modulator, self._brightest(await self.sweep(modulator)))
+                seen = await self.sweep(modulator)
+                await self.put(modulator, self._brightest(seen))
+                if modulator == "carver":
+                    self.shade_v = float(seen.x[int(np.argmin(_course(seen)))])
+            await self._laser(self.bench.context.settings.laser_power_dbm)
+
+    async def _laser(self, dbm: float) -> None:
+        await self.bench.context.need_laser().set_power(dbm)
         await self.bench.context.settle()
 
     async def _coarse(self) -> None:
@@ -207,13 +239,18 @@ class Chain:
 
     def _brightest(self, sweep: Sweep) -> float:
         """The first setting when none is brighter than another: no heater is warmed for nothing."""
-        seen = np.array([_brightness({d: row[k] for d, row in sweep.rows.items()}) for k in range(len(sweep.x))])
+        seen = _course(sweep)
         return float(sweep.x[int(np.argmax(seen))] if np.ptp(seen) > MATTERS else sweep.x[int(np.argmin(abs(sweep.x)))])
 
 
 def _brightness(row: Mapping[str, float]) -> float:
-    """Sum of the logarithms: every stage that passes more light raises it, whatever the diodes are called."""
-    return float(sum(np.log(max(a, FLOOR_A)) for a in row.values()))
+    """Sum of the logarithms: every stage that passes more light raises it, whatever the diodes are called. Light that
+    leaves lowers it: the shutter's own photodiode is at its rail before the shutter is closed."""
+    return float(sum((-1.0 if d == OUTSIDE else 1.0) * np.log(max(a, FLOOR_A)) for d, a in row.items()))
+
+
+def _course(sweep: Sweep) -> Array:
+    return np.array([_brightness({d: row[k] for d, row in sweep.rows.items()}) for k in range(len(sweep.x))])
 
 
 def beside(home: float, step: float, top: float) -> float:

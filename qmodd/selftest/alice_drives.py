@@ -23,8 +23,10 @@ DECOYED = Limits(high=0.22)
 NO_PULSES = 0.3
 # Attenuations by the factory's table, dB, at which it is read; less would need light that the carver cannot dim.
 ATTENUATIONS_DB = (37.0, 33.0, 28.5, 24.0)
-# Never more behind the attenuator than in service, where this photodiode has 2.4 nA; stop where it has far more.
-SERVICE_A, TOO_MUCH_A = 2.0e-9, 2.0e-8
+# Never more behind the attenuator than in service, where this photodiode has 2.4 nA; stop where it has twice that.
+SERVICE_A, TOO_MUCH_A = 2.0e-9, 5.0e-9
+# With attenuator and carver closed: what this photodiode may see at most with the shutter closed, and with it open.
+DARK_A, CLOSED_A = 1.0e-10, 4.0e-10
 OUTPUT_DB, PAD = 1.5, 1.0 - 10.0**-2.5
 SHAPE_DB = Limits(high=0.5, warn_high=0.25)
 # Coupler n(1.5, 0.1), the attenuator's ageing of 0.02 dB/sqrt(day) over years, taps of 1 %.
@@ -121,13 +123,18 @@ async def attenuator_findings(chain: Chain, v_pi: float, bar_w: float) -> list[F
     if not table.db[0] <= min(ATTENUATIONS_DB) <= max(ATTENUATIONS_DB) <= table.db[-1]:
         return [skipped("attenuator.offset", "attenuator", f"its table ends at {table.db[-1]:.1f} dB")]
     cross_w = chain.base.get(chain.act["shutter"], 0.0)
-    await chain.element("carver", chain.null["carver"])
-    least = (await chain.settled(64))[chain.see["pa3"]]
-    await chain.element("shutter", bar_w)
     off: list[float] = []
     lag = 0.0
     try:
-        for db in ATTENUATIONS_DB:
+        await chain.element("carver", chain.null["carver"])
+        closed = await chain.settled(64)
+        least, most = closed[chain.see["pa3"]], closed[chain.see["pa7"]]
+        chain.leaky = most > DARK_A
+        if not chain.leaky:
+            await chain.element("shutter", bar_w)
+            most = (await chain.settled(64))[chain.see["pa7"]]
+            chain.leaky = most > CLOSED_A
+        for db in () if chain.leaky else ATTENUATIONS_DB:
             await _dim(chain, v_pi, db, least)
             await biases.set_voltage("voa", table.voltage(db))
             await chain.bench.sleep(FOLLOW_S)
@@ -141,8 +148,9 @@ async def attenuator_findings(chain: Chain, v_pi: float, bar_w: float) -> list[F
     finally:
         await biases.set_voltage("voa", biases.limits("voa")[1])
         await chain.element("shutter", cross_w)
-        await chain.element("carver", chain.peak["carver"])
-    return _attenuations(chain, off, lag)
+        await chain.bench.sleep(FOLLOW_S)
+        await chain.element("carver", chain.null["carver"] if chain.leaky else chain.peak["carver"])
+    return _attenuations(chain, float(chain.leaky), most, off, lag)
 
 
 async def _dim(chain: Chain, v_pi: float, db: float, least: float) -> None:
@@ -165,7 +173,7 @@ async def _attenuation(chain: Chain) -> tuple[float, float]:
     return -10.0 * log10(after / (before * (1.0 - tap))) - OUTPUT_DB, seen[chain.see["pa7"]]
 
 
-def _attenuations(chain: Chain, off: list[float], lag: float) -> list[Finding]:
+def _attenuations(chain: Chain, leaks: float, seen_a: float, off: list[float], lag: float) -> list[Finding]:
     part = "attenuator"
     needs = (
         chain.bench.part("biases"),
@@ -175,6 +183,10 @@ def _attenuations(chain: Chain, off: list[float], lag: float) -> list[Finding]:
         "path shutter",
         *chain.upstream("pa3"),
     )
+    said = f"at its maximum and with the carver closed {seen_a:.2g} A are seen behind it"
+    closes = Finding("attenuator.leaks", leaks, "", Limits.exactly(0.0), part, needs, said)
+    if not off:
+        return [closes]
     shape = float(np.ptp(off)) if len(off) == len(ATTENUATIONS_DB) else float("nan")
     hint = ", ".join(f"{o:+.2f} dB at {db:g} dB" for o, db in zip(off, ATTENUATIONS_DB, strict=False))
     chain.bench.figures["attenuator"] = Plot(
@@ -185,6 +197,7 @@ def _attenuations(chain: Chain, off: list[float], lag: float) -> list[Finding]:
     )
     mean = float(np.mean(off))
     return [
+        closes,
         Finding("attenuator.shape", shape, "dB", SHAPE_DB, part, needs, "it does not follow its table: " + hint),
         Finding("attenuator.offset", mean, "dB", OFFSET_DB, part, needs, hint + "; or path output"),
         Finding("attenuator.lag", lag, "dB", LAG_DB, part, needs, f"still moving {FOLLOW_S:g} s after it was set"),

@@ -62,7 +62,8 @@ async def element_findings(chain: Chain, reading: LaserReading) -> list[Finding]
         if (bar := alice_optics.power_for(curves["shutter"], pi, await chain.top("shutter"))) is not None:
             v_pi = curves["carver"].fringe.x_pi if curves["carver"].fringe else nan
             found += await attenuator_findings(chain, v_pi, bar)
-        found += await tone_findings(chain, curves)
+        # Tones open the shutter.
+        found += [] if chain.leaky else await tone_findings(chain, curves)
     _figures(chain, curves)
     return found
 
@@ -92,8 +93,14 @@ def _half_period(chain: Chain, name: str, found: Curve, after: str) -> Finding:
     else:
         limits = alice_optics.P_PI_PHASE_W if name == "phase" else alice_optics.P_PI_W
         part, unit, own = f"heater {name}", "W", cables_of("heater", name, HEATER_NAMES)
+        needs = (*needs, *_temperature(chain)) if name == "phase" else needs
     kind = "v_pi" if name in MODULATORS else "p_pi"
     return alice_optics.half_period(f"{kind}.{name}", found, limits, unit, part, _others(part, needs, own))
+
+
+def _temperature(chain: Chain) -> tuple[str, ...]:
+    """What the AMZI's phase stands still by."""
+    return ("thermistor", "peltier", chain.bench.part("tec"))
 
 
 def _others(part: str, needs: Sequence[str], own: Sequence[str] = ()) -> tuple[str, ...]:
@@ -261,7 +268,7 @@ async def _phase(chain: Chain, curves: dict[str, Curve]) -> list[Finding]:
             "1",
             Limits(low=0.1, high=1.05),
             "path amzi",
-            ("heater phase", "heater split", *chain.upstream("pa1")),
+            ("heater phase", "heater split", *_temperature(chain), *chain.upstream("pa1")),
             found.why or "contrast of the AMZI at its second output",
         ),
     ]

@@ -92,7 +92,10 @@ def losses(laser_dbm: float, watts: Mapping[str, float], needs: Callable[[str], 
     out = []
     for name, (before, after, design, room) in SECTIONS.items():
         limits = Limits.around(design, room, 0.85 * room)
-        hint = f"light at {after} against {before}"
+        less = loss[name] - design
+        hint = (
+            f"{abs(less):.1f} dB {'more' if less > 0.0 else 'less'} than designed is lost between {before} and {after}"
+        )
         if name == names[-1]:
             hint += f"; or photodiode {after}: nothing stands behind it"
         out.append(Finding(f"loss.{name}", loss[name], "dB", limits, blame[name], needs(name), hint))

@@ -123,7 +123,9 @@ def _proofs(chain: Chain, response: Response, curves: Mapping[str, Curve]) -> li
 
 def _proven(chain: Chain, name: str, z: float) -> Finding:
     part = f"heater {name}"
-    needs = (*chain.upstream("pa1"), *cables_of("heater", name, HEATER_NAMES))
+    # The AMZI is as steady as its temperature.
+    held = ("thermistor", "peltier", chain.bench.part("tec"))
+    needs = (*chain.upstream("pa1"), *cables_of("heater", name, HEATER_NAMES), *held)
     return Finding(f"tone.{name}", z, "1", PROVEN, part, needs, "standard uncertainties by which its tone is seen")
 
 

@@ -165,8 +165,8 @@ def tec_seconds(level: Level) -> str:
 @dataclass(frozen=True)
 class Report:
     """All findings of a run. `suspects`: the parts that explain the failures, the most likely first. `level_seconds`:
-    of each level that ran, by its name without its temperature checks, and with `tec_seconds` of those. `serial`: of the
-    photonic module, and `controller` that of what drives it. `firmware_sha256`: over all parts, as in its records."""
+    of each level that ran, by its name without its temperature checks, and with `tec_seconds` of those. `serial` is the
+    photonic module's, `controller` that of what drives it. `firmware_sha256`: over all parts, as in its records."""
 
     side: str
     serial: str

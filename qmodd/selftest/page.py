@@ -11,8 +11,8 @@ from qmodd.report.style import STYLE
 from qmodd.report.svg import NoPlots, draw
 from qmodd.report.text import escape, seconds
 from qmodd.selftest.bars import COLOURS, bar
-from qmodd.selftest.golden import Z_LIMIT
-from qmodd.selftest.model import Finding, Report, Verdict
+from qmodd.selftest.golden import Z_LIMIT, limits_sha256
+from qmodd.selftest.model import TEC_LANE, Finding, Level, Report, Verdict
 from qmodd.selftest.words import allowed, by_level, evidence, shown, verdict, yes_or_no
 
 SIGNS = {Verdict.PASSED: "✓", Verdict.WARNED: "!", Verdict.FAILED: "✗", Verdict.SKIPPED: "–"}
@@ -29,7 +29,7 @@ ABOUT = {
     "production": "The same over temperature, tuning ranges and burn-in.",
 }
 # Passed values of a level beyond so many are folded away.
-FOLDED = 60
+FOLDED = 20
 _STYLE = """
 header .lead{font-size:1.35rem;font-weight:600;border-left:6px solid;padding:.35rem 0 .35rem .9rem;color:var(--ink)}
 .lead.ok{border-color:var(--ok)}.lead.due{border-color:var(--due)}.lead.bad{border-color:var(--bad)}
@@ -56,6 +56,8 @@ table.checks tr.note div{border-left:3px solid;padding:.1rem .7rem;max-width:58r
 .bar-tick{stroke:var(--ink);stroke-width:1}
 .bar-mark{fill:var(--ink);stroke:var(--card);stroke-width:1}
 .bar-mark.bad{fill:var(--bad)}.bar-mark.due{fill:var(--due)}.bar-mark.ok{fill:var(--ink)}
+.of{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:.82rem;margin:.6rem 0}
+.of dt{color:var(--muted)}.of dd{margin:0;overflow-wrap:anywhere;font-family:ui-monospace,monospace}
 .levels{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1rem 0}
 .levels a{background:var(--card);border-radius:10px;padding:.8rem 1rem;text-decoration:none;color:var(--ink);
 box-shadow:0 1px 3px rgb(0 0 0/.14);border-top:4px solid}
@@ -67,7 +69,8 @@ box-shadow:0 1px 3px rgb(0 0 0/.14);border-top:4px solid}
 
 def page(report: Report, figures: Mapping[str, Figure] | None = None) -> str:
     """The whole file. `figures` by the names under which checks have left them."""
-    heading = f"Self-test of {report.serial}"
+    certificate = report.passed and report.level is Level.PRODUCTION
+    heading = f"{'Certificate' if certificate else 'Self-test'} of {report.serial}"
     body = "".join(_body(report, heading, figures or {}))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -88,7 +91,7 @@ def _body(report: Report, heading: str, figures: Mapping[str, Figure]) -> Iterat
     state, _, rest = verdict(report).partition(":")
     yield f'<header><h1>{escape(heading)}</h1><p class="lead {_colour(report.findings)}">'
     yield f'<strong class="{_colour(report.findings)}">{escape(state)}:</strong>{escape(rest)}</p>'
-    yield f'<p class="fine">{escape(_facts(report))}</p></header><main id="main">'
+    yield f'<p class="fine">{escape(_facts(report))}</p>{_of_what(report)}</header><main id="main">'
     yield "".join(_suspects(report))
     yield f'<nav class="levels" aria-label="Levels">{"".join(_card(report, n, f) for n, f in levels.items())}</nav>'
     yield _golden(report)
@@ -105,6 +108,18 @@ def _facts(report: Report) -> str:
     kind = {"alice": "Transmitter", "bob": "Receiver"}.get(report.side, report.side)
     when = report.taken[:19].replace("T", " ")
     return f"{kind}, up to level {report.level}, {when} UTC, {seconds(report.seconds)} in all"
+
+
+def _of_what(report: Report) -> str:
+    """What the result holds for, as a certificate has to say; digests whole."""
+    rows = {
+        "Module": report.serial,
+        "Controller": report.controller,
+        "Firmware of its parts (SHA-256)": report.firmware_sha256,
+        "Limits (SHA-256)": limits_sha256(report.findings),
+    }
+    said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text)
+    return f'<dl class="of">{said}</dl>'
 
 
 def _colour(findings: tuple[Finding, ...] | list[Finding]) -> str:
@@ -133,6 +148,8 @@ def _card(report: Report, name: str, findings: list[Finding]) -> str:
     counted = Counter(f.verdict for f in findings)
     said = ", ".join(f"{counted[v]} {WORDS[v]}" for v in Verdict if counted[v])
     took = f" in {seconds(report.level_seconds[name])}" if name in report.level_seconds else ", not run"
+    if beside := report.level_seconds.get(f"{name}.{TEC_LANE}", 0.0):
+        said += f"; temperature checks beside them in {seconds(beside)}"
     return (
         f'<a class="{_colour(findings)}" href="#{escape(name)}"><strong>{escape(name.capitalize())}{escape(took)}'
         f"</strong><span>{escape(said)}</span></a>"

@@ -17,7 +17,7 @@ from rich.console import Console
 from calibration.plot import Figure
 from qmodd import __version__
 from qmodd.config import Config, ConfigError
-from qmodd.selftest.bench import Bench
+from qmodd.selftest.bench import Bench, Production
 from qmodd.selftest.blame import suspects
 from qmodd.selftest.golden import BadGolden, Golden, Kind, make
 from qmodd.selftest.junit import junit
@@ -26,11 +26,15 @@ from qmodd.selftest.report_json import as_dict, from_dict
 from qmodd.selftest_cli.view import View, show, view
 
 PASSED, FAILED, WRONG, UNREACHABLE = range(4)
+# What the chip may be asked to be at, C, and the longest burn-in.
+LEAST_C, MOST_C = 15.0, 45.0
+MOST_BURN_IN_H = 900.0
 _EXAMPLES = """examples:
   qmodd selftest --emulated --side alice --html report.html
   qmodd selftest --config /etc/qmodd/alice.toml --level light-off --junit selftest.xml
   qmodd selftest --emulated --side bob --golden-from 20 --write-golden bob.golden.json
   qmodd selftest --config /etc/qmodd/bob.toml --golden bob.golden.json
+  qmodd selftest --config /etc/qmodd/bob.toml --level production --burn-in-hours 48 --html certificate.html
 """
 
 
@@ -54,6 +58,10 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--seed", type=int, metavar="K", help="with --emulated: which individual (default 1)")
     p.add_argument("--scenario", type=Path, metavar="FILE", help="with --emulated: scenario TOML")
     p.add_argument("--repeat", type=int, default=1, metavar="N", help="test N times; the last report is told")
+    p.add_argument(
+        "--temperatures", type=_temperatures, metavar="C,C,...", help="production level: chip at these (25,30,35)"
+    )
+    p.add_argument("--burn-in-hours", type=float, metavar="H", help="production level: hours of burn-in (24)")
     p.add_argument("--golden", type=Path, metavar="FILE", help="hold the values against a golden module")
     p.add_argument("--station-check", action="store_true", help="check the station with the unit of --golden")
     p.add_argument("--write-golden", type=Path, metavar="FILE", help="make a golden module's file")
@@ -62,6 +70,13 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page (plots: extra `report`)")
     p.add_argument("--json", action="store_true", help="one JSON object as the last line on stdout")
     p.set_defaults(run=command)
+
+
+def _temperatures(text: str) -> tuple[float, ...]:
+    found = tuple(float(part) for part in text.split(","))
+    if not found or not all(LEAST_C <= c <= MOST_C for c in found):
+        raise argparse.ArgumentTypeError(f"{text}: {LEAST_C:g} to {MOST_C:g} C are allowed")
+    return found
 
 
 @dataclass
@@ -105,8 +120,22 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise ConfigError("--station-check needs the unit's file: --golden FILE")
     if args.golden_from is not None and (args.golden_from < 1 or not args.write_golden):
         raise ConfigError("--golden-from N needs N of at least 1 and --write-golden FILE")
+    of_production = {"--temperatures": args.temperatures, "--burn-in-hours": args.burn_in_hours}
+    if args.level != Level.PRODUCTION and (given := [n for n, value in of_production.items() if value is not None]):
+        raise ConfigError(f"{', '.join(given)} goes with --level production")
+    if args.burn_in_hours is not None and not 0.0 < args.burn_in_hours <= MOST_BURN_IN_H:
+        raise ConfigError(f"--burn-in-hours {args.burn_in_hours:g}: above 0 and at most {MOST_BURN_IN_H:g} is allowed")
     if args.repeat < 1:
         raise ConfigError(f"--repeat {args.repeat}: at least 1 is allowed")
+
+
+def _production(args: argparse.Namespace) -> Production:
+    given = Production()
+    if args.temperatures is not None:
+        given = replace(given, temperatures_c=args.temperatures)
+    if args.burn_in_hours is not None:
+        given = replace(given, burn_in_h=args.burn_in_hours)
+    return given
 
 
 def _finish(args: argparse.Namespace, done: Done, golden: Golden | None, errors: Console) -> int:
@@ -180,10 +209,11 @@ def _emulated(args: argparse.Namespace, shown: View) -> Done:
         raise ConfigError(str(e)) from None
     done, first = Done(), scenario.seed if args.seed is None else args.seed
     told = Listening(shown.say, shown.progress, done.keep, done.reports.append)
+    side, level, production = args.side or "alice", Level(args.level), _production(args)
     for seed in range(first, first + (args.golden_from or 1)):
         if args.golden_from is not None:
             shown.say(f"individual of seed {seed}")
-        selftest_module(args.side or "alice", scenario, Level(args.level), seed=seed, repeat=args.repeat, told=told)
+        selftest_module(side, scenario, level, seed=seed, repeat=args.repeat, told=told, production=production)
     return done
 
 
@@ -211,15 +241,16 @@ async def _on_hardware(config: Config, args: argparse.Namespace, shown: View) ->
             shown.say(f"{number + 1} of {args.repeat}")
         core = hardware_core(config)
         try:
-            done.reports.append(await on_core(core, Level(args.level), shown, done))
+            done.reports.append(await on_core(core, Level(args.level), shown, done, _production(args)))
         finally:
             core.close()
     return done
 
 
-async def on_core(core: Any, level: Level, shown: View, done: Done) -> Report:
+async def on_core(core: Any, level: Level, shown: View, done: Done, production: Production | None = None) -> Report:
     """One test of a module whose core is built and does not run."""
     from qmodd.selftest.catalogue import CHECKS
     from qmodd.selftest_cli.session import examine_module
 
-    return await examine_module(core, level, CHECKS, say=shown.say, progress=shown.progress, on_bench=done.keep)
+    told: dict[str, Any] = {"say": shown.say, "progress": shown.progress, "on_bench": done.keep}
+    return await examine_module(core, level, CHECKS, **told, production=production)

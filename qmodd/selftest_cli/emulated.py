@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qmodd.calibrate.emulated import EmulatedPair, Told, calibrate_both
-from qmodd.selftest.bench import Bench
+from qmodd.selftest.bench import Bench, Production
 from qmodd.selftest.catalogue import CHECKS
 from qmodd.selftest.model import Check, Level, Report
 from qmodd.selftest_cli.session import examine_module
@@ -50,6 +50,7 @@ def selftest_module(
     repeat: int = 1,
     prepare: Callable[[Run], None] = lambda _run: None,
     told: Listening | None = None,
+    production: Production | None = None,
 ) -> Report:
     """Test `side` of an emulated pair up to `level`, or `only` one. `seed` replaces the scenario's.
 
@@ -71,7 +72,7 @@ def selftest_module(
                     await calibrate_both(EmulatedPair(run), Told(), None, ())
                 prepare(run)
                 for _ in range(repeat):
-                    report = await examine_side(run, side, level, checks, only, told)
+                    report = await examine_side(run, side, level, checks, only, told, production)
                 return report
             finally:
                 run.close()
@@ -87,6 +88,7 @@ async def examine_side(
     checks: Sequence[Check] | None = None,
     only: Level | None = None,
     told: Listening | None = None,
+    production: Production | None = None,
 ) -> Report:
     """One side of a pair whose cores do not run; its electronics' own clockwork runs beside the test."""
     heard = told or Listening()
@@ -100,6 +102,7 @@ async def examine_side(
             say=heard.say,
             progress=heard.progress,
             on_bench=heard.on_bench,
+            production=production,
         )
     finally:
         ticking.cancel()

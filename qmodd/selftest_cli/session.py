@@ -16,16 +16,17 @@ import numpy as np
 from drivers.errors import DriverError
 from qmodd.app.core import Core
 from qmodd.app.failures import NotReady
-from qmodd.app.operator import Late, firmware_sha256
+from qmodd.app.identify import firmware_sha256
+from qmodd.app.late import Late
 from qmodd.app.safe_stop import SAFE_DEADLINE_S
 from qmodd.calibrate.session import NoPeer
 from qmodd.control.loop import Scheduler
 from qmodd.lifecycle import Administrative
 from qmodd.safety import Watchdog, WatchdogStarved, check_interlock, safe_state
-from qmodd.selftest.bench import Bench
+from qmodd.selftest.bench import Bench, Production
 from qmodd.selftest.model import Check, Finding, Level, Report, Verdict
 from qmodd.selftest.runner import report_of, run
-from qmodd.selftest.trip import trip_findings
+from qmodd.selftest.trip import SWITCH_S, trip_findings
 from qmodd.selftest_cli.opening import failed, not_run, open_devices, opening
 
 # From ambient to the target, on the slowest module within specification.
@@ -47,13 +48,15 @@ async def examine_module(
     say: Say = lambda _text: None,
     progress: Told = lambda _name, _fraction, _message: None,
     on_bench: Callable[[Bench], None] = lambda _bench: None,
+    production: Production | None = None,
 ) -> Report:
     """Every level up to `level`, or `only` one, each step told to `say` and `progress`. `on_bench` is handed the bench
-    when the test is over: its figures.
+    when the test is over: its figures. `production`: over what and how long that level runs.
 
     A device that fails is a finding; a bug is raised.
     """
     trial = Trial(core, say, progress)
+    trial.bench.production = production or trial.bench.production
     report = await trial.test(level, checks, (only,) if only else level.upto)
     on_bench(trial.bench)
     return report
@@ -159,6 +162,8 @@ class Trial:
             await watchdog.toggle()
             await core.operator.ramp.release()
             await core.operator.rails_on(module)
+            # The watchdog's test took the rail away: until its monitor's mean is of the rail that is on.
+            await asyncio.sleep(SWITCH_S)
         except WatchdogStarved as e:
             await self._starved(e)
             return []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -232,7 +233,14 @@ def continuous_split(b: BobOptics, turn: float) -> Floats:
 
 
 def photons_of(alice: AliceOptics) -> Floats:
-    """Mean photons a slot at the transmitter's output for every row, shape (11,)."""
+    """Mean photons a slot at the transmitter's output for every row, shape (11,); read-only."""
+    return _photons_of(alice.vector().tobytes())
+
+
+@lru_cache(maxsize=4)
+def _photons_of(vector: bytes) -> Floats:
+    """Of one state of the optics: all samples of a reading ask for the same."""
     lam, photons = np.empty((ROWS, 8)), np.empty(ROWS)
-    fill_table(alice.vector(), BobOptics().vector(), 0.0, lam, photons)
+    fill_table(np.frombuffer(vector).copy(), BobOptics().vector(), 0.0, lam, photons)
+    photons.setflags(write=False)
     return photons

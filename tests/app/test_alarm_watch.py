@@ -67,8 +67,11 @@ class State:
             tec=SimpleNamespace(identifying=False),
             temperature_within=lambda _k: self.within,
             latches=dict,
+            told=dict,
         )
+        self.bay = SimpleNamespace(out=False, serial="QP-B-7", assembly=SimpleNamespace(notes=()))
         self.wiring = SimpleNamespace(
+            bay=self.bay,
             config=SimpleNamespace(
                 device=[SimpleNamespace(address=a) for a in ADDRESSES],
                 module=SimpleNamespace(role=self.role, state_dir=self.directory),
@@ -143,6 +146,17 @@ def test_what_is_not_known_while_it_comes_up(state: State) -> None:
     seen = state.look()
     assert seen["device-fault"] == "tec: nothing there"
     assert seen["interlock-open"] is None
+
+
+def test_a_module_that_is_out_until_one_is_identified(state: State) -> None:
+    state.bay.out, state.operator.in_service = True, False
+    assert state.wrong()["module-removed"] == "no part of module QP-B-7 answers"
+    state.bay.out, state.bay.assembly = False, None  # another life of the daemon: not looked yet
+    assert "module-removed" not in state.look()
+    state.bay.assembly = SimpleNamespace(notes=(("fru.damaged", "product area: checksum"), ("factory.differs", "x")))
+    seen = state.look()
+    assert seen["module-removed"] is None
+    assert seen["fru-damaged"] == "product area: checksum"
 
 
 ERRORS = [

@@ -63,7 +63,7 @@ class Desk:
     def latches(self) -> dict[str, str]:
         return self.set_latches
 
-    def clear_latch(self, name: str, by: str) -> None:
+    async def clear_latch(self, name: str, by: str) -> None:
         self.done.append(f"cleared {name} for {by}")
 
     async def do(self, name: str, **arguments: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def test_given_up_stops_keys_until_a_person_clears_it_and_a_restart_does_not(tmp
         assert numbers["locked"] in (True, False)
         assert numbers["faults_count"] == 0
         with pytest.raises(LookupError):
-            operator.clear_latch("phase", "maintainer")
+            await operator.clear_latch("phase", "maintainer")
 
         phase = operator.phase  # type: ignore[union-attr]
         assert phase is not None
@@ -56,7 +56,7 @@ def test_given_up_stops_keys_until_a_person_clears_it_and_a_restart_does_not(tmp
         await until(run, lambda: life.activity is Activity.LOCKING, 30.0, "latched again")
         assert not keying(run)
         assert operator.latches()
-        operator.clear_latch("phase", "maintainer")
+        await operator.clear_latch("phase", "maintainer")
         assert operator.latches() == {}
         await until(run, lambda: keying(run), 200.0, "keys again")
         assert events(run, "bob", "phase.latch_cleared")[0]["by"] == "maintainer"

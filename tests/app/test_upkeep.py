@@ -20,7 +20,7 @@ from calibration.procedures.mean_photon import MeanPhotonNumber
 from calibration.record import Record
 from drivers.errors import Refused, Timeout
 from drivers.roles import Identity, LightMode
-from qmodd.app.operator import firmware_sha256
+from qmodd.app.identify import firmware_sha256
 from qmodd.app.upkeep import Host, Upkeep
 from qmodd.app.wiring import KEYING
 from qmodd.clock import Clock

@@ -90,11 +90,12 @@ def test_a_bug_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not result.ok
 
 
-def test_levels_are_the_slowest_lane_and_temperature_apart() -> None:
-    found = selftest_trials._seconds({("light-off", ""): 3.0, ("light-off", "b"): 4.0, ("light-off", "tec"): 100.0})
-    t = trial(seconds=found)
-    assert t.spent(Level.LIGHT_OFF, Level.LIGHT_ON) == 4.0
-    assert t.spent(Level.LIGHT_OFF, tec=True) == 100.0
+def test_temperature_checks_are_timed_apart() -> None:
+    t = trial(
+        seconds={"power-on": 9.0, "light-off": 4.0, "light-off.tec": 100.0, "light-on": 3.0, "light-on.tec": 20.0}
+    )
+    assert t.spent(Level.LIGHT_OFF, Level.LIGHT_ON) == 7.0
+    assert t.spent(Level.LIGHT_OFF, Level.LIGHT_ON, tec=True) == 120.0
 
 
 def test_not_detected_is_told() -> None:

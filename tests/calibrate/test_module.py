@@ -135,6 +135,28 @@ def test_a_locked_module_stays_dark(tmp_path: Path) -> None:
     on_the_bench(tmp_path, "alice", script)
 
 
+def test_interlocks_are_at_work_and_what_they_latch_keeps_it_dark(tmp_path: Path) -> None:
+    async def script(bench: Bench) -> None:
+        operator, run = bench.core.operator, bench.run
+        operator.ramp.begin("drawn", hold_s=0.0)
+        walking = asyncio.ensure_future(bench.walk())
+        await asyncio.sleep(10.0)
+        assert not operator.ramp.active  # the walk regulates, nobody ramps beside it
+        run.world.alice.plant.state[3] = 80.0
+        result = await walking
+        assert result.exit_status() == REFUSED
+        assert "heat sink at" in result.failed
+        assert list(operator.latches()) == ["over-temperature"]
+        assert outputs(run, "alice").dark
+        assert "its own watchdog" in bench.core.life.inhibited["tec"]
+        again = await bench.walk()
+        assert again.exit_status() == REFUSED
+        assert "over-temperature" in again.failed
+        assert "`clear-latch` it first" in again.failed
+
+    on_the_bench(tmp_path, "alice", script)
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "status", "message"),
     [

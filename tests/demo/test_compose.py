@@ -34,7 +34,11 @@ ENDPOINTS: dict[str, Any] = {
     },
     "bob": {
         "serial": {"tec": "/run/b/tec"},
-        "visa": {"tagger": "TCPIP::127.0.0.1::hislip0,5002::INSTR"},
+        "visa": {
+            "tagger": "TCPIP::127.0.0.1::hislip0,5002::INSTR",
+            "counter": "TCPIP::127.0.0.1::hislip0,5005::INSTR",
+            "cryostat": "TCPIP::127.0.0.1::5006::SOCKET",
+        },
         "tcp": {"snspd": "127.0.0.1:5003", "snspd_counts": "127.0.0.1:5004"},
     },
     "factory": {"alice": "/run/alice.json", "bob": "/run/bob.json"},

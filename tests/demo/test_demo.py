@@ -145,7 +145,7 @@ STAND_IN = """
 import json, os, signal, sys
 name, run_dir = sys.argv[1:3]
 if name == "sim":
-    serial, visa = {"tec": "/x", "laser": "/y"}, {"source": "v", "tagger": "w"}
+    serial, visa = {"tec": "/x", "laser": "/y"}, {n: f"v-{n}" for n in ("source", "tagger", "counter", "cryostat")}
     side = {"serial": serial, "visa": visa, "tcp": {"snspd": "127.0.0.1:1", "snspd_counts": "127.0.0.1:2"}}
     os.makedirs(run_dir + "/sim", exist_ok=True)
     with open(run_dir + "/sim/new", "w") as f:

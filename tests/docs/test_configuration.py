@@ -24,6 +24,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "[keys]": config.KeysSection,
     "[control]": config.ControlSection,
     "[safety]": config.SafetySection,
+    "[selftest]": config.SelftestSection,
     "[uplink]": config.UplinkSection,
     "[[recipient]]": config.RecipientSection,
     "Receiver: top level": ReceiveSettings,

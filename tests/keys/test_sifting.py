@@ -109,21 +109,6 @@ def test_size_of_detect_is_near_the_entropy_of_the_gaps(per_slot, most):
     assert len(data) / len(slots) < most, len(data) / len(slots)
 
 
-def test_compiled_and_uncompiled_codecs_agree(monkeypatch):
-    rng = np.random.default_rng(2)
-    slots = np.cumsum(rng.geometric(0.01, 300)).astype(np.int64)
-    basis = random_bits(rng, 300)
-    data = encode_detect(0, int(slots[-1]) + 1, slots, basis)
-    for name in ("rice_length", "rice_encode", "rice_decode"):
-        monkeypatch.setattr(sifting, name, getattr(sifting, name).py_func)
-    assert encode_detect(0, int(slots[-1]) + 1, slots, basis) == data
-    np.testing.assert_array_equal(decode_detect(data).slots, slots)
-    with pytest.raises(ValueError, match="malformed"):
-        decode_detect(sifting._DETECT.pack(0, 10, 1, 0) + b"\xff\x00")
-    with pytest.raises(ValueError, match="malformed"):
-        decode_detect(sifting._DETECT.pack(0, 3, 1, 0) + b"\xfc\x00")
-
-
 def slow_sifting(slots, basis, bit, nibbles):
     """Dictionaries instead of arrays."""
     kept = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -14,8 +15,8 @@ from calibration.plot import Plot, Series
 from qmodd.report import svg
 from qmodd.selftest import page as page_module
 from qmodd.selftest.bars import WIDTH, bar, scale
-from qmodd.selftest.golden import make
-from qmodd.selftest.model import Finding, Limits
+from qmodd.selftest.golden import limits_sha256, make
+from qmodd.selftest.model import Finding, Level, Limits
 from qmodd.selftest.page import page
 from tests.selftest.reports import broken, healthy, report
 
@@ -152,3 +153,14 @@ def test_any_limits_can_be_drawn(a: float, b: float, value: float, kind: str) ->
     text = bar(Finding("x", value, "V", limits, "part"))
     assert "nan" not in text
     assert "inf" not in text
+
+
+def test_only_a_passed_production_run_is_a_certificate() -> None:
+    made = replace(healthy(1), level=Level.PRODUCTION, controller="QM-A-0001", firmware_sha256="ab" * 32)
+    text = page(made)
+    assert f"Certificate of {made.serial}" in text
+    assert "QM-A-0001" in text
+    assert "ab" * 32 in text
+    assert limits_sha256(made.findings) in text
+    assert "Certificate" not in page(healthy(1))
+    assert "Certificate" not in page(replace(broken(), level=Level.PRODUCTION))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from qmodd import cli
 from qmodd.selftest import catalogue
-from qmodd.selftest.bench import Bench
+from qmodd.selftest.bench import Bench, Production
 from qmodd.selftest.model import Check, Finding, Level, Limits
 from qmodd.selftest_cli import emulated
 from qmodd.selftest_cli.command import FAILED, PASSED, UNREACHABLE, WRONG
@@ -67,10 +67,30 @@ def test_a_good_module_with_all_files(tmp_path: Path, capsys: pytest.CaptureFixt
     assert called.json["passed"]
     assert (called.json["side"], called.json["level"], called.json["suspects"]) == ("bob", "power-on", [])
     assert any(c["name"] == "rail_voltage" and c["unit"] == "V" for c in called.json["checks"])
-    assert "Self-test of QM-B-0001" in html.read_text()
+    assert called.json["controller"] == "QM-B-0001"
+    serial = called.json["serial"]
+    assert serial.startswith("QB")
+    assert f"Self-test of {serial}" in html.read_text()
     assert ElementTree.parse(xml).getroot().attrib["failures"] == "0"
-    assert "QM-B-0001: passed" in called.told
+    assert f"{serial}: passed" in called.told
     assert "power-on self-test: rail" in called.told
+
+
+def test_production_takes_its_temperatures_and_hours(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Production] = []
+
+    async def noted(bench: Bench) -> Sequence[Finding]:
+        seen.append(bench.production)
+        return []
+
+    checks = (Check("noted", Level.POWER_ON, noted),)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emulated, "CHECKS", checks)
+        arguments = ("--emulated", "--level", "production", "--temperatures", "20,40", "--burn-in-hours", "1.5")
+        assert Called(capsys, *arguments).status == PASSED
+    assert (seen[0].temperatures_c, seen[0].burn_in_h) == ((20.0, 40.0), 1.5)
+    assert Called(capsys, *POWER_ON, "--burn-in-hours", "2").status == WRONG
+    assert Called(capsys, "--emulated", "--level", "production", "--burn-in-hours", "0").status == WRONG
 
 
 def test_a_broken_module(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,10 +56,33 @@ def test_a_good_module(side: str) -> None:
     assert set(report.level_seconds) == {"power-on", "light-off", "light-on"}
 
 
-def test_it_is_dark_afterwards() -> None:
+def test_it_is_dark_afterwards_and_nobody_ramps_beside_it() -> None:
     seen: list[Run] = []
-    report, _ = examine("alice", prepare=seen.append)
+
+    def prepare(run: Run) -> None:
+        seen.append(run)
+        run.sites["alice"].core.operator.ramp.begin("drawn", hold_s=0.0)
+
+    report, _ = examine("alice", prepare=prepare)
     assert report.passed
+    core = seen[0].sites["alice"].core
+    assert outputs(seen[0], "alice").dark
+    assert not core.operator.ramp.active
+    assert "its own watchdog" in core.life.inhibited["tec"]
+
+
+def test_a_latched_module_is_not_touched() -> None:
+    seen: list[Run] = []
+
+    def prepare(run: Run) -> None:
+        seen.append(run)
+        run.sites["alice"].core.operator.safekeeping.latch("over-current", "heater rail at 400 mA (drawn)")
+
+    report, checks = examine("alice", prepare=prepare)
+    assert report.suspects == ("safety latch",)
+    assert "heater rail at 400 mA (drawn); `clear-latch` it first" in report.failed[0].why
+    assert checks.ran == {}
+    assert not seen[0].sites["alice"].core.module.identities
     assert outputs(seen[0], "alice").dark
 
 

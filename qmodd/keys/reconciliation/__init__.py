@@ -4,6 +4,7 @@ from qmodd.keys.reconciliation.blocks import (
     LAST_ROUND,
     Corrector,
     Help,
+    Mode,
     Plan,
     disclose,
     disclosed_bits,
@@ -11,8 +12,9 @@ from qmodd.keys.reconciliation.blocks import (
     total_disclosed,
 )
 from qmodd.keys.reconciliation.codes import FRAME_BITS, Code
-from qmodd.keys.reconciliation.decoder import DecodeResult, decode, syndrome
+from qmodd.keys.reconciliation.decoder import DecodeResult, decode, syndrome, warm_up
 from qmodd.keys.reconciliation.ladder import LADDER, select_code
+from qmodd.keys.reconciliation.policy import ExpectedQber, ModePolicy, Setting
 
 __all__ = [
     "FRAME_BITS",
@@ -21,8 +23,12 @@ __all__ = [
     "Code",
     "Corrector",
     "DecodeResult",
+    "ExpectedQber",
     "Help",
+    "Mode",
+    "ModePolicy",
     "Plan",
+    "Setting",
     "decode",
     "disclose",
     "disclosed_bits",
@@ -30,4 +36,5 @@ __all__ = [
     "syndrome",
     "syndromes",
     "total_disclosed",
+    "warm_up",
 ]

@@ -1,84 +1,147 @@
-"""Syndrome of a frame, and a frame corrected towards a syndrome."""
+"""Syndrome of a frame, and a frame corrected towards a syndrome.
+
+In a million bits there are places where a few neighbours in the chain of degree-2 columns are wrong together, and
+messages that are scaled down and capped never become large enough to turn the middle ones. Hence a long frame in which
+next to no check is violated is taken as it stands, and decoded anew from there.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp
 
 import numpy as np
 import numpy.typing as npt
 
-from qmodd.keys.reconciliation.codes import COLUMNS, FRAME_BITS, LIFT, Code, Schedule
-from qmodd.keys.reconciliation.kernels import SCALE_BITS, min_sum, syndrome_of
+from qmodd.keys.reconciliation import backend
+from qmodd.keys.reconciliation.codes import BaseMatrix, Code, Schedule
+from qmodd.keys.reconciliation.portable import syndrome_of
 
 Bits = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Int8s = npt.NDArray[np.int8]
+Int64s = npt.NDArray[np.int64]
 
-MOST_ITERATIONS = 60
-# A bit that may be wrong, and one that is known: 16-bit integers of any common scale would do.
-_CHANNEL, _KNOWN = 128, 12000
-_RAMP = 16  # iterations after which the scaling factor has settled
+# Of the checks that may be violated in a frame that is all but right.
+_NEARLY = 1e-3
+_KNOWN = 127  # posterior of a bit that is known for certain
+# Behind each column: 64 values for the vector decoder's mirror, and 64 more so that columns do not all begin at the
+# same few places of a cache of 4096-byte ways.
+_PADS = 128
+_NO_RAMP = np.array([128], np.int64)
 
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """`bits` (65 536) meet Alice's syndrome if `ok`; otherwise they are Bob's own, unchanged."""
+    """`bits` (a frame) meet Alice's syndrome if `ok`; otherwise they are Bob's own, unchanged."""
 
     ok: bool
     bits: Bits
     iterations: int
 
 
-def factors(schedule: Schedule) -> npt.NDArray[np.int64]:
-    """Scaling factors of the first iterations, in units of 2^-10."""
-    ramp = [schedule.last - (schedule.last - schedule.first) * exp(-t / schedule.tau) for t in range(_RAMP)]
-    return np.array([round(r * (1 << SCALE_BITS)) for r in ramp], np.int64)
+class Workspace:
+    """The decoder's arrays for one base matrix (half a megabyte, of a long frame seven), used frame after frame."""
+
+    def __init__(self, base: BaseMatrix) -> None:
+        self.base = base
+        self.posterior: Int8s = np.empty((base.columns, base.lift + _PADS), np.int8)
+        self.message: Int8s = np.empty((len(base.column), base.lift), np.int8)
+        self.extrinsic: Int8s = np.empty((base.widest, base.lift), np.int8)
+
+    def fill(self, channel: int, known: Mask | None) -> None:
+        """Start values, and the mirror of the first of them in the pads."""
+        self.posterior[:] = channel
+        if known is not None:
+            lift = self.base.lift
+            self.posterior[:, :lift][known.reshape(-1, lift)] = _KNOWN
+            self.posterior[:, lift:] = self.posterior[:, :_PADS]
+
+
+@lru_cache(maxsize=256)
+def factors(schedule: Schedule) -> Int64s:
+    """Scaling factors of the iterations, in units of 2^-7, at most 255; the last one stays."""
+    ramp = [schedule.last - (schedule.last - schedule.first) * exp(-t / schedule.tau) for t in range(schedule.ramp)]
+    rising = [round(r * 128) for r in ramp]
+    return np.array(rising, np.int64)
 
 
 def syndrome(code: Code, bits: Bits) -> Bits:
-    """Syndrome (code.syndrome_bits,) of a frame of 65 536 bits. Raises ValueError on another length."""
-    if len(bits) != FRAME_BITS:
-        raise ValueError(f"frame of {len(bits)} bits, expected {FRAME_BITS}")
-    base = code.base
-    out = np.empty((code.rows, LIFT), np.uint8)
-    syndrome_of(base.start, base.column, base.shift, np.ascontiguousarray(bits).reshape(COLUMNS, LIFT), out)
+    """Syndrome (code.syndrome_bits,) of a frame of code.frame_bits. Raises ValueError on another length."""
+    return checks(code.base, bits)
+
+
+def checks(base: BaseMatrix, bits: Bits) -> Bits:
+    """Sums of the checks of any base matrix, `lift` a row. Raises ValueError if the frame has another length."""
+    if len(bits) != base.frame_bits:
+        raise ValueError(f"frame of {len(bits)} bits, expected {base.frame_bits}")
+    out = np.empty((base.rows, base.lift), np.uint8)
+    syndrome_of(base.start, base.column, base.shift, np.ascontiguousarray(bits).reshape(-1, base.lift), out)
     return out.reshape(-1)
 
 
-def decode(code: Code, bits_bob: Bits, syndrome_alice: Bits, qber: float, *, known: Mask | None = None) -> DecodeResult:
-    """Correct a frame. `known` marks bits that are Alice's already (shortened or disclosed).
+def decode(
+    code: Code,
+    bits_bob: Bits,
+    syndrome_alice: Bits,
+    *,
+    known: Mask | None = None,
+    workspace: Workspace | None = None,
+    name: str | None = None,
+) -> DecodeResult:
+    """Correct a frame. `known` marks bits that are Alice's already (shortened).
 
-    `qber` must be below 1/2; min-sum does not depend on its value otherwise. Raises ValueError on wrong lengths.
+    `workspace` brings the base matrix (default: the code's own) and is overwritten; `name` forces a decoder of
+    `backend`. Raises ValueError on wrong lengths.
     """
-    if len(syndrome_alice) != code.syndrome_bits or not 0.0 <= qber < 0.5:
-        raise ValueError(
-            f"syndrome of {len(syndrome_alice)} bits for {code.syndrome_bits}, or QBER {qber} not below 1/2"
-        )
-    base = code.base
-    difference = syndrome(code, bits_bob) ^ syndrome_alice
+    work = Workspace(code.base) if workspace is None else workspace
+    base, schedule = work.base, code.schedule
+    if len(syndrome_alice) != base.rows * base.lift:
+        raise ValueError(f"syndrome of {len(syndrome_alice)} bits for {base.rows * base.lift}")
+    difference = checks(base, bits_bob) ^ syndrome_alice
     if not difference.any():
         return DecodeResult(True, bits_bob, 0)
-    channel = np.full(FRAME_BITS, _CHANNEL, np.int16)
-    if known is not None:
-        channel[known] = _KNOWN
-    posterior = np.tile(channel.reshape(COLUMNS, LIFT), (1, 2))
-    edges = len(base.column)
-    used = int(
-        min_sum(
+    bits, used = bits_bob, 0
+    for most, scale in ((schedule.most, factors(schedule)), (schedule.again, factors(schedule)[-1:])):
+        work.fill(schedule.channel, known)
+        spent = _min_sum(work, schedule, difference, scale, most, name)
+        bits, used = bits ^ (work.posterior[:, : base.lift] < 0).view(np.uint8).reshape(-1), used + abs(spent)
+        if spent > 0:
+            return DecodeResult(True, bits, used)
+        if not schedule.again:
+            break
+        difference = checks(base, bits) ^ syndrome_alice
+        if int(difference.sum()) > len(difference) * _NEARLY:
+            break
+    return DecodeResult(False, bits_bob, used)
+
+
+def _min_sum(work: Workspace, schedule: Schedule, difference: Bits, scale: Int64s, most: int, name: str | None) -> int:
+    base = work.base
+    return int(
+        backend.min_sum(name)(
             base.start,
             base.column,
             base.shift,
-            posterior,
-            -difference.reshape(-1, LIFT).astype(np.int16),
-            np.zeros((edges, LIFT), np.int16),
-            np.empty((int(np.diff(base.start).max()), LIFT), np.int16),
-            np.empty((5, LIFT), np.int16),
-            factors(code.schedule),
-            round(code.schedule.cap * _CHANNEL),
-            MOST_ITERATIONS,
+            np.negative(difference.reshape(-1, base.lift).view(np.int8)),
+            work.posterior,
+            work.message,
+            work.extrinsic,
+            scale,
+            schedule.offset,
+            schedule.cap,
+            most,
         )
     )
-    if used < 0:
-        return DecodeResult(False, bits_bob, -used)
-    errors = (posterior[:, :LIFT] < 0).astype(np.uint8).reshape(-1)
-    return DecodeResult(True, bits_bob ^ errors, used)
+
+
+def warm_up() -> None:
+    """Compile the decoder, or load it from the cache: a few seconds or a few tenths of one."""
+    base = BaseMatrix(np.array([0, 2], np.int64), np.array([0, 1], np.int64), np.array([0, 1], np.int64))
+    work = Workspace(base)
+    work.fill(1, None)
+    checks(base, np.zeros(base.frame_bits, np.uint8))
+    target = np.zeros((1, base.lift), np.int8)
+    loop = backend.min_sum()
+    loop(base.start, base.column, base.shift, target, work.posterior, work.message, work.extrinsic, _NO_RAMP, 0, 1, 1)

@@ -52,22 +52,23 @@ class Fault:
         self.pair.wire.mend()
 
 
-async def one_fault(tmp: Path, loop: Any, at: int, deliver: bool, kill: bool) -> tuple[bool, int]:
-    """(whether the fault was met, keys held in the end)."""
+async def one_fault(tmp: Path, loop: Any, at: int, deliver: bool, kill: bool, blocks: int = 1) -> tuple[bool, int]:
+    """(whether the fault was met, keys held in the end); `blocks` are in flight when it comes."""
     a, b = make_pair(tmp)
     pair, tasks = start(a, b, loop)
     await settled(pair)
     fault = Fault(pair, at, deliver, kill)
-    give(pair, 1)
+    for block in range(blocks):
+        give(pair, 1, block)
     if kill:
-        await until(lambda: any(t.done() for t in tasks) or (a.records != [] and b.records != []), 20)
+        await until(lambda: any(t.done() for t in tasks) or min(len(a.records), len(b.records)) == blocks, 20)
         await asyncio.sleep(0.01)
         pair.wire.cut()
         await stopped(*tasks)
         a.shut(), b.shut()
         pair, tasks = start(a, b, loop)
     else:
-        await until(lambda: fault.done or (a.records != [] and b.records != []), 20)
+        await until(lambda: fault.done or min(len(a.records), len(b.records)) == blocks, 20)
         await asyncio.sleep(3.0)
     met, fault.done = fault.done, True
     await settled(pair)
@@ -80,7 +81,7 @@ async def one_fault(tmp: Path, loop: Any, at: int, deliver: bool, kill: bool) ->
     assert not a.journal.in_doubt()
     assert not b.journal.in_doubt()
     assert not a.journal.verdicts_owed()
-    assert len(a.store.block_ids()) in (1, 2)
+    assert 1 <= len(a.store.block_ids()) <= 1 + blocks
     await stopped(*tasks)
     a.shut(), b.shut()
     return met, keys
@@ -99,6 +100,20 @@ def test_every_message_boundary(ram_path: Path, deliver: bool, kill: bool) -> No
         pytest.fail("the block never ended")
     assert at > 12  # every message of the block was a boundary once
     assert len(outcomes) == 2  # sometimes the first block survives, sometimes not: on both sides alike
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["cut", "kill"])
+@pytest.mark.parametrize("deliver", [False, True], ids=["lost", "delivered"])
+def test_message_boundaries_with_three_blocks_in_flight(ram_path: Path, deliver: bool, kill: bool) -> None:
+    outcomes = set()
+    for at in range(1 + 2 * deliver + kill, 120, 4):
+        met, keys = run_simulated(lambda loop, at=at: one_fault(ram_path / str(at), loop, at, deliver, kill, 3))
+        outcomes.add(keys)
+        if not met:
+            break
+    else:
+        pytest.fail("the blocks never ended")
+    assert len(outcomes) == 4  # none of the three survived, or one, two, all: on both sides alike
 
 
 def dies(where: Any, name: str, after: bool) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from drivers.errors import BusFault, Refused
@@ -19,14 +21,23 @@ from qmodd.keys import worker
 from qmodd.keys.amplification import seed_bytes
 from qmodd.keys.bench import NotOpen
 from qmodd.keys.blocks import Flags
+from qmodd.keys.counts import BlockCounts
 from qmodd.keys.frames import FrameClock, Gates
 from qmodd.keys.framesync import SyncRefused
 from qmodd.keys.kernels import InlineKernels, Kernels, WorkerDied, WorkerKernels
+from qmodd.keys.material import Material
 from qmodd.keys.receiving import Reading, Receiver, TagFeed
+from qmodd.keys.reconciliation import Plan
 from qmodd.keys.settings import EngineSettings
 from qmodd.randomness import SeededRandomness
 from sim.loop import run_simulated
 from tests.keys.engine.world import SETTINGS, small_plan
+
+
+def block_of(bits: npt.NDArray[np.uint8]) -> Material:
+    decoy = np.zeros(len(bits), np.uint8)
+    decoy[::4] = 1
+    return Material(bits, decoy, BlockCounts((0, 0), (0, 0), (0, 0), (0, 0)), 0, len(bits))
 
 
 async def distil(kernels: Kernels) -> tuple[Any, ...]:
@@ -36,18 +47,28 @@ async def distil(kernels: Kernels) -> tuple[Any, ...]:
     bob = alice.copy()
     bob[rng.permutation(65_536)[:9000]] ^= 1
     bob[65_536:65_560] ^= 1
-    wanted = await kernels.correct(bob, 0.01, await kernels.syndromes(alice, 0.01))
+    ours, theirs = await kernels.hold(block_of(alice)), await kernels.hold(block_of(bob))
+    plan = Plan.make(70_000, 0.01)
+    wanted = await kernels.correct(theirs, plan, await kernels.syndromes(ours, plan))
     rounds = 0
     while wanted:
-        wanted = await kernels.assist(wanted, await kernels.disclose(alice, 0.01, wanted))
+        wanted = await kernels.assist(theirs, wanted, await kernels.disclose(ours, plan, wanted))
         rounds += 1
-    done = await kernels.corrected()
-    assert (done.bits == alice).all()
+    done = await kernels.corrected(theirs)
     assert done.failed_first >= 1
-    tag = await kernels.verification_tag(bytes(16), done.bits)
+    assert sum(done.m_z) == int((alice != bob).sum())
+    tag = await kernels.verification_tag(bytes(16), theirs)
+    assert tag == await kernels.verification_tag(bytes(16), ours)
     seed = SeededRandomness(9).bytes(seed_bytes(70_000, 8000))
-    secret = await kernels.amplify(done.bits, seed, 8000)
-    return rounds, tag, bytes(secret)
+    secret = await kernels.amplify(theirs, seed, 8000)
+    assert secret == await kernels.amplify(ours, seed, 8000)
+    tally = await kernels.tally(theirs)
+    assert (tally.gathered, tally.corrected, tally.verified, tally.amplified, tally.secret) == (*[70_000] * 4, 8000)
+    for held in (ours, theirs, theirs):
+        kernels.release(held)
+    with pytest.raises(NotOpen, match="block is gone"):
+        await kernels.tally(theirs)
+    return rounds, tag, bytes(secret), done, tally
 
 
 async def test_worker_computes_what_inline_computes_and_dies_with_a_name() -> None:
@@ -58,15 +79,19 @@ async def test_worker_computes_what_inline_computes_and_dies_with_a_name() -> No
         pid = await kernels._call("pid")
         assert os.sched_getscheduler(pid) == os.SCHED_IDLE
         assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+        held = await kernels.hold(block_of(np.zeros(100, np.uint8)))
+        plan = Plan.make(100, 0.01)
         with pytest.raises(NotOpen):
-            await kernels.corrected()
+            await kernels.corrected(held)
         with pytest.raises(ValueError, match="bytes for"):
-            await kernels.correct(np.zeros(100, np.uint8), 0.01, b"")
+            await kernels.correct(held, plan, b"")
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerDied, match="died in 'syndromes'"):
-            await kernels.syndromes(np.zeros(100, np.uint8), 0.01)
+            await kernels.syndromes(held, plan)
         assert kernels.deaths == 1
         assert await kernels._call("pid") != pid
+        with pytest.raises(NotOpen, match="block is gone"):
+            await kernels.syndromes(held, plan)
     finally:
         await kernels.close()
         await kernels.close()
@@ -80,18 +105,21 @@ def test_worker_functions_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_setscheduler", lambda *_: done.append("idle"))
     monkeypatch.setattr(os, "nice", lambda n: done.append(f"nice {n}"))
     monkeypatch.setattr(signal, "signal", lambda *_: done.append("ctrl-c"))
-    monkeypatch.setattr(worker, "_bench", None)
-    with pytest.raises(RuntimeError, match="not started"):
-        worker.call("pid", ())
-    worker.start()
-    assert done == ["idle", "nice 19", "ctrl-c"]
-    assert worker.call("pid", ()) == os.getpid()
+    monkeypatch.setattr(sys, "setswitchinterval", lambda s: done.append(f"switch {s}"))
+    bench = worker.start()
+    assert done == ["idle", "nice 19", "ctrl-c", "switch 0.0002"]
+    assert worker.answer(bench, "pid", ()) == (True, os.getpid())
+    ok, why = worker.answer(bench, "decode_detect", (b"",))
+    assert not ok
+    assert isinstance(why, ValueError)
 
 
 async def test_bench_without_state() -> None:
     kernels = InlineKernels(SeededRandomness(1))
     with pytest.raises(NotOpen):
-        await kernels.corrected()
+        await kernels.corrected(await kernels.hold(block_of(np.zeros(8, np.uint8))))
+    with pytest.raises(NotOpen, match="batch from slot 7"):
+        await kernels.announce(7, True)
     with pytest.raises(NotOpen):
         await kernels.accept(
             np.empty(0, np.int64), np.empty(0, np.uint8), 0, FrameClock(0, 0, 0, 8000), (), np.empty((0, 2), np.int64)

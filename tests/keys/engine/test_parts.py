@@ -30,8 +30,8 @@ from qmodd.keys.authentication import (
 from qmodd.keys.blocks import BlockBuilder, Flags, counts_alice, inside
 from qmodd.keys.conversation import BlockAborted, HelpLedger
 from qmodd.keys.fields import InDoubt, Pairs, ProtocolError
-from qmodd.keys.protocol import Hello, Message
-from qmodd.keys.reconciliation import Plan
+from qmodd.keys.protocol import PROTOCOL_VERSION, Hello, Message
+from qmodd.keys.reconciliation import Plan, disclosed_bits
 from qmodd.keys.session import Party, Session
 from qmodd.keys.sifting import Sifted
 from qmodd.randomness import SeededRandomness
@@ -196,7 +196,7 @@ def test_other_versions_and_malformed_hellos() -> None:
     async def main(loop: Any) -> None:
         for body, why in (
             (protocol.encode(Hello(9, "bob", "S", "lab", b"n" * 16, b"")), "version 9"),
-            (protocol.encode(Hello(1, "bob", "S", "lab", b"n", b"")), "nonce"),
+            (protocol.encode(Hello(PROTOCOL_VERSION, "bob", "S", "lab", b"n", b"")), "nonce"),
             (protocol.encode(protocol.LightOk(1)), "another protocol"),
             (b"noise", "another protocol"),
         ):
@@ -274,7 +274,7 @@ def test_blocks_close_at_exactly_n_z_inside_batches() -> None:
         said = Transcript()
         said.add(Direction.BOB, bytes([k]))
         closed += builder.add(said, batch(n, 4, 1000 * k), float(k))
-    assert [raw.sifted.n_z for raw in closed] == [100, 100, 100]
+    assert [len(raw.material.z_bits) for raw in closed] == [100, 100, 100]
     assert [raw.block for raw in closed] == [0, 1, 2]
     assert builder.progress == pytest.approx(0.45)
     assert [b"".join(raw.transcript.said[1]) for raw in closed] == [b"\x00\x01\x02", b"\x02", b"\x02"]
@@ -306,8 +306,10 @@ def test_help_is_counted_and_comes_in_order() -> None:
     ledger.add(((1, 1),))
     ledger.add(((1, 2), (0, 1)))
     ledger.add(((1, 3),))
-    assert ledger.leak_bits - base == (70_000 - 65_536) + 65_536 // 16
+    ledger.add(((1, 4),))
+    # More syndrome up to as much again, then the frame; and the first help for the other one.
+    assert ledger.leak_bits - base == plan.code.syndrome_bits + 35_000 + disclosed_bits(plan, 0, 1)
     assert ledger.frames_helped == 2
-    for bad in ((1, 4), (1, 1), (0, 3), (2, 1)):
+    for bad in ((1, 5), (1, 1), (0, 3), (2, 1)):
         with pytest.raises(BlockAborted, match="not due"):
             ledger.add((bad,))

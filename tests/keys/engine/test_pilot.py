@@ -66,7 +66,7 @@ def test_a_receiver_that_lists_pilots_gets_nothing_for_them(ram_path: Path, monk
         listed.append(batch.slots.copy())
         return batch, PilotCounts(0, 0, 0, 0, 0.0)
 
-    monkeypatch.setattr("qmodd.keys.bob_engine.without_pilot", keep_all)
+    monkeypatch.setattr("qmodd.keys.bench.without_pilot", keep_all)
     pair, asked, _ = _pilot_pair(ram_path)
     told, slots = np.concatenate(listed), np.concatenate(asked)
     assert (told % EVERY == 0).mean() == pytest.approx(1 / EVERY, rel=0.1)

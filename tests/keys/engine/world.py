@@ -24,6 +24,7 @@ from qmodd.keys.estimation import KeyLength, Proof, key_length_interval
 from qmodd.keys.framesync import sync_bits
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import InlineKernels, Kernels
+from qmodd.keys.material import Material
 from qmodd.keys.pool import Pool
 from qmodd.keys.protocol import Plan
 from qmodd.keys.records import BlockRecord
@@ -251,7 +252,8 @@ def pool_bytes(m: Module) -> bytes:
 
 
 def raw_blocks(plan: Plan, block: int, n_z: int, n_x: int, errors: float, seed: int) -> tuple[RawBlock, RawBlock]:
-    """The same detections as both sides keep them."""
+    """The same detections as both sides keep them, a block of `plan` but for its size."""
+    plan = replace(plan, n_z=n_z)
     rng = np.random.default_rng(seed)
     n = n_z + n_x
     basis = np.zeros(n, np.uint8)
@@ -265,7 +267,8 @@ def raw_blocks(plan: Plan, block: int, n_z: int, n_x: int, errors: float, seed: 
     for own, heard in ((bit, np.zeros(n, np.uint8)), (bit ^ wrong, peer)):
         said = Transcript()
         said.add(Direction.ALICE, b"plan")
-        out.append(RawBlock(plan.run, block, plan, plan.mu, Sifted(slots, basis, own, decoy, heard), said, 0.0))
+        material = Material.of(Sifted(slots, basis, own, decoy, heard))
+        out.append(RawBlock(plan.run, block, plan, plan.mu, material, said, 0.0))
     return out[0], out[1]
 
 

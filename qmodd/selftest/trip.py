@@ -48,14 +48,17 @@ async def _tripped(bench: Bench) -> list[Finding]:
     finally:
         for line in ("laser_enable", "heater_enable"):
             await platform.write(line, False)
+    high = [line for line in ("laser_enable", "heater_enable") if await platform.read(line)]
     await _toggle(bench)
     armed = not await platform.read("watchdog_tripped")
     late = "an enable was high and its line was not toggled: it must trip by itself"
+    low = f"{', '.join(high)} was set low and is high: the watchdog cannot be armed again"
+    enables = Finding("watchdog.enables_low", float(not high), "", YES, needs[0], needs[1:], low if high else "")
     trips = Finding("watchdog.trips", seconds, "s", TRIPS_S, PART, needs, late, sigma=POLL_S)
     rail_needs = (*needs, *((bench.part("rail"), bench.bus("rail")) if bench.has("rail") else ()))
     dropped = Finding("watchdog.drops_rail", volts, "V", RAIL_OFF_V, PART, rail_needs, "the heater rail stays on")
     again = Finding("watchdog.rearms", float(armed), "", YES, PART, needs, "stays tripped with both enables low")
-    return [trips, replace(dropped, skipped=why), again]
+    return [enables, trips, replace(dropped, skipped=why), again]
 
 
 async def _toggle(bench: Bench) -> None:

@@ -22,7 +22,13 @@ softwareError softwareProgramAbnormallyTerminated softwareProgramError storageCa
 temperatureUnacceptable thresholdCrossed timingProblem toxicLeakDetected transmitFailure transmitterFailure
 underlyingResourceUnavailable versionMismatch
 """
-M3100 = {"excessiveBER", "invalidMessageReceived", "lossOfSynchronisation", "replaceableUnitMissing", "replaceableUnitProblem"}
+M3100 = {
+    "excessiveBER",
+    "invalidMessageReceived",
+    "lossOfSynchronisation",
+    "replaceableUnitMissing",
+    "replaceableUnitProblem",
+}
 PAGES = DOCS / "runbook"
 
 

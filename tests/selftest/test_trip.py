@@ -23,7 +23,7 @@ def examined(side: str, *faults: tuple[str, str]) -> tuple[Report, Run]:
 def test_a_sound_watchdog_trips_drops_the_rail_and_comes_back(side: str) -> None:
     report, run = examined(side)
     found = {f.name: f for f in report.findings if f.name.startswith("watchdog.")}
-    assert set(found) == {"watchdog.trips", "watchdog.drops_rail", "watchdog.rearms"}
+    assert set(found) == {"watchdog.enables_low", "watchdog.trips", "watchdog.drops_rail", "watchdog.rearms"}
     assert all(f.verdict is Verdict.PASSED for f in found.values())
     assert 0.5 <= found["watchdog.trips"].value <= 0.6
     assert passed(tuple(found.values()))

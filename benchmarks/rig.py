@@ -35,7 +35,8 @@ ADDRESSES = {
     "serial:/dev/ttyLASER": "serial:laser",
     "tcp:192.168.10.3:12000": "tcp:snspd:12000",
 }
-VISA = {"source": "visa:source", "tags": "visa:tagger"}
+VISA = {"source": "visa:source", "tags": "visa:tagger", "counter": "visa:counter", "cryostat": "visa:cryostat"}
+NO_CALIBRATION_USES = ("platform", "supply", "fru", "counter", "cryostat")
 STABLE_K = 0.05
 STABLE_WITHIN_S = 300.0
 
@@ -143,7 +144,7 @@ def _side(rig: Rig, port: Any, now: LoopClock, loop: SimulatedLoop, world_of: Sc
         clock=now,
         store=RecordStore(),
         settings=settings,
-        **{role: device for role, device in roles.items() if role != "platform"},
+        **{role: device for role, device in roles.items() if role not in NO_CALIBRATION_USES},
     )
     return Side(rig.name, roles, context)
 

@@ -169,9 +169,10 @@ def block() -> npt.NDArray[np.uint8]:
 
 
 def toeplitz() -> bool:
-    """Privacy amplification of 3000 to 700 bits."""
+    """Privacy amplification of 3000 to 700 bits, the way that needs no compiler: compiled ones belong to the worker, which
+    compares them with products of its own before it uses them; here they would hold up every loop."""
     seed = hashlib.shake_256(b"qmodd toeplitz seed").digest(seed_bytes(BLOCK_BITS, OUT_BITS))
-    out = np.packbits(amplify(block(), seed, OUT_BITS)).tobytes()
+    out = np.packbits(amplify(block(), seed, OUT_BITS, by="floating")).tobytes()
     return hashlib.sha256(out).digest() == TOEPLITZ_SHA256
 
 
@@ -198,9 +199,13 @@ ANSWERS: tuple[tuple[str, Callable[[], bool], str], ...] = (
 )
 
 
-async def crypto(_bench: Bench) -> list[Finding]:
+async def crypto(bench: Bench) -> list[Finding]:
     """One finding an algorithm; what raises has not given its known answer either."""
-    return [_judged(name, answer, what) for name, answer, what in ANSWERS]
+    found = []
+    for name, answer, what in ANSWERS:
+        found.append(_judged(name, answer, what))
+        await bench.sleep(0.0)  # others get their turn
+    return found
 
 
 def _judged(name: str, answer: Callable[[], bool], what: str) -> Finding:

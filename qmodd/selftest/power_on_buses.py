@@ -21,7 +21,7 @@ from qmodd.selftest.power_on_common import device
 TRANSACTIONS = 400
 ALLOWED = 1
 # Spread over a while, so that what comes and goes is met, and others get their turn on the bus.
-AT_ONCE, PAUSE_S = 10, 0.006
+AT_ONCE, PAUSE_S = 10, 0.004
 # More is not learnt from a device that fails all the time, and each failure may cost its deadline.
 ENOUGH = 12
 # So many failures on end, each repeated as often as the bus does, are no noise.
@@ -46,10 +46,10 @@ class Burst:
 
 
 async def run(bench: Bench) -> list[Finding]:
-    """Buses side by side, devices of one bus in turn."""
-    members = by_bus(bench)
+    """Serial lines side by side, for they are slow; of all other devices one at a time, for control goes on meanwhile."""
+    members, turn = by_bus(bench), asyncio.Lock()
     async with asyncio.TaskGroup() as group:
-        tasks = {b: group.create_task(_bus(bench, roles), name=f"burst {b}") for b, roles in members.items()}
+        tasks = {b: group.create_task(_bus(bench, roles, turn), name=f"burst {b}") for b, roles in members.items()}
     return [f for bus, task in tasks.items() for f in _judge(bench, bus, task.result())]
 
 
@@ -62,8 +62,15 @@ def by_bus(bench: Bench) -> dict[str, list[str]]:
     return out
 
 
-async def _bus(bench: Bench, roles: list[str]) -> list[Burst]:
-    return [await burst(bench, role) for role in roles]
+async def _bus(bench: Bench, roles: list[str], turn: asyncio.Lock) -> list[Burst]:
+    found = []
+    for role in roles:
+        if bench.module.config.by_role(role).address.startswith("serial:"):
+            found.append(await burst(bench, role))
+        else:
+            async with turn:
+                found.append(await burst(bench, role))
+    return found
 
 
 async def burst(bench: Bench, role: str, transactions: int = TRANSACTIONS) -> Burst:

@@ -79,15 +79,17 @@ async def _tagger(bench: Bench, found: TimeTagger) -> list[Finding]:
     out = [of_device(bench, "tags", "tagger_reference_locked", locked, YES, hint=hint)]
     await found.run()
     try:
-        begun, first = bench.clock.monotonic(), await found.now_ps()
+        begun, first, after = bench.clock.monotonic(), await found.now_ps(), bench.clock.monotonic()
         await bench.sleep(TICK_S)
-        took, last = bench.clock.monotonic() - begun, await found.now_ps()
+        before, last, ended = bench.clock.monotonic(), await found.now_ps(), bench.clock.monotonic()
         counts = await found.counts()
         _, depth, _ = await found.fill()
         block = await found.read()
     finally:
         await found.stop()
-    rate = (last - first) * 1e-12 / took if took > 0.0 else 0.0
+    # It was read at some moment within each query: of the rates that this allows, the one nearest to nominal.
+    seconds, shortest, longest = (last - first) * 1e-12, before - after, ended - begun
+    rate = min(max(1.0, seconds / longest), seconds / shortest) if shortest > 0.0 else 0.0
     hint = "its clock runs faster or slower than this controller's"
     out.append(of_device(bench, "tags", "tagger_clock", rate, RATE, "of nominal", hint, ("clock",)))
     out.append(of_device(bench, "tags", "tagger_memory", depth, DEPTH, "records", "smaller than it should be"))
@@ -98,7 +100,7 @@ async def _tagger(bench: Bench, found: TimeTagger) -> list[Finding]:
         name = f"tagger_silence.{channel}"
         hint = "clicks although the detector has no bias: threshold, cable or input"
         needs = (bench.part("detectors"), bench.bus("detectors"))
-        out.append(of_device(bench, "tags", name, clicks / took if took else 0.0, QUIET_HZ, "1/s", hint, needs))
+        out.append(of_device(bench, "tags", name, clicks / longest, QUIET_HZ, "1/s", hint, needs))
     return out
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from calibration.broken import STUCK_V, heater_volts
+from calibration.names import HEATER_MONITOR
 from drivers.chips.ltc2672 import Ltc2672
 from drivers.chips.pmbus import PmbusSupply, SupplyReading, SupplyStatus
+from drivers.errors import DriverError
 from qmodd.selftest.bench import Bench
 from qmodd.selftest.model import Check, Finding, Level, Limits, skipped
 from qmodd.selftest.power_on_common import NONE, SPARE, YES, device, guarded, of_device, through
@@ -126,11 +129,29 @@ async def _monitor(bench: Bench, name: str, *, on: bool) -> Sequence[Finding]:
         hint = "reads a current where none can flow: its input is off"
         out.append(of_device(bench, "rail", f"{name}_current", got.current_a, NO_CURRENT_A, "A", hint, line))
     elif _idle(bench):
-        hint = "a source gives current that nobody asked for, or takes none for itself"
+        hint = "" if IDLE_A.low <= got.current_a <= IDLE_A.high else await _who_gives(bench)
         idle = f"{name}_idle_current"
         needs = (*line, "rail heater", bench.bus("heaters"))
         out.append(through(bench, ["rail"], bench.part("heaters"), idle, got.current_a, IDLE_A, "A", hint, needs))
     return out
+
+
+async def _who_gives(bench: Bench) -> str:
+    """Heaters that have a voltage although nothing is set; in the words of the calibrations."""
+    heaters, context = bench.module.heaters, bench.context
+    stuck = []
+    try:
+        for channel in heaters.channels if HEATER_MONITOR in bench.module.adc.channels else ():
+            await heaters.monitor(channel)
+            await bench.sleep(context.settings.settle_s)
+            volts = await heater_volts(context)
+            if channel != SPARE and volts > STUCK_V:
+                why = f"its current source is stuck: {volts:.3f} V with 0 mA set, {STUCK_V:g} V is the limit"
+                stuck.append(f"heater {channel!r}: {why}")
+        await heaters.monitor(None)
+    except DriverError as error:
+        return f"a source gives current that nobody asked for; which one cannot be told: {error}"
+    return "; ".join(stuck) or "a source gives current that nobody asked for, or takes none for itself"
 
 
 async def _witness(bench: Bench, *, on: bool) -> Sequence[Finding]:

@@ -30,8 +30,15 @@ def cause(report: Report) -> str:
         return "nothing is to blame"
     part = report.suspects[0]
     first = evidence(report, part)[0]
-    said = first.hint or first.why.removeprefix(f"{part}: ")
-    return f"{part}: {said.removeprefix(f'{part}: ').removeprefix(f'{part} ')}"
+    said = (first.hint or first.why).removeprefix(f"{part}: ").removeprefix(f"{part} ")
+    return f"{part}: {said}{_read(first) if first.hint else ''}"
+
+
+def _read(finding: Finding) -> str:
+    """What was read and what is allowed, where the hint cannot have said it."""
+    if math.isnan(finding.value) or yes_or_no(finding):
+        return ""
+    return f" ({finding.name}: {shown(finding)}, allowed: {allowed(finding)})"
 
 
 def evidence(report: Report, part: str) -> list[Finding]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.safety import DAEMON, Drawn, Told, draw, results, table
+from benchmarks.safety_faults import DAEMON, Drawn, draw
+from benchmarks.safety_report import Told, results, table
 from benchmarks.safety_rig import Killed, Severable, Wires, dying_in_a_write
 from sim.faults import understood
 
@@ -23,7 +24,7 @@ AWAY = Told("cut fibre", "world", False, math.nan, math.nan, failures=["2 alarms
 def test_every_group_is_drawn_and_the_world_understands_its_own() -> None:
     rng = np.random.default_rng(1)
     drawn = [draw(rng) for _ in range(500)]
-    assert set(Counter(d.group for d in drawn)) == {"world", "part", "bus", "interlock", "daemon"}
+    assert set(Counter(d.group for d in drawn)) == {"world", "part", "bus", "sick", "interlock", "daemon"}
     assert {d.kind for d in drawn if d.group == "daemon"} == set(DAEMON)
     assert all(understood(d.kind, d.target) for d in drawn if d.group == "world")
     assert all(0.5 <= d.duration_s <= 20.0 for d in drawn)

@@ -25,7 +25,10 @@ from tests.selftest.reports import broken, changed, healthy, report
 def test_verdicts() -> None:
     assert verdict(healthy(1)) == "passed: 8 values within their limits"
     assert verdict(changed(healthy(1), "rail_voltage", 4.18)) == "passed with 1 unusual of 8 values"
-    assert verdict(broken()) == "failed: heater split: open circuit; replace the chip"
+    assert verdict(broken()) == (
+        "failed: heater split: open circuit; replace the chip "
+        "(resistance.split: 420 ± 0.0001 kΩ, allowed: 60 to 130 Ω)"
+    )
 
 
 def test_a_failure_without_a_hint_gives_value_and_limits() -> None:

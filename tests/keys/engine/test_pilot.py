@@ -81,7 +81,7 @@ def test_a_receiver_that_lists_pilots_gets_nothing_for_them(ram_path: Path, monk
 def test_a_plan_with_pilots_only_is_refused(ram_path: Path) -> None:
     async def script(pair: Pair) -> None:
         await blocks(1)(pair)
-        good = small_plan(1)
+        good = replace(small_plan(1), key_slot=small_plan(1).sync_slot + 2_000_000)
         for every in (0, 2, EVERY):
             pair.bob._check_plan(replace(good, pilot_every=every))
         with pytest.raises(ValueError, match="leaves none for keys"):

@@ -137,6 +137,7 @@ class Bench:
     serial: dict[str, Echo] = field(default_factory=lambda: {"tec": Echo()})
     scpi: dict[str, Counter] = field(default_factory=lambda: {"source": Counter()})
     tcp: dict[str, Echo | Lines] = field(default_factory=lambda: {"snspd": Echo(), "snspd_counts": Lines()})
+    raw_scpi: frozenset[str] = frozenset()
     ticks: int = 0
 
     def tick(self) -> None:

@@ -137,6 +137,7 @@ class Safekeeping:
             async with asyncio.timeout(LAST_LOOK_S):
                 for _ in range(CONFIRM):
                     readings = await reader.read(fresh=True)
+                    self._ring.add(self._utc(), readings)
                     now = {v.interlock: v for v in violations(readings, self.limits) if v.latch}
                     found = now if found is None else {k: v for k, v in now.items() if k in found}
                     if not found:

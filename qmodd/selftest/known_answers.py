@@ -169,8 +169,11 @@ def block() -> npt.NDArray[np.uint8]:
 
 
 def toeplitz() -> bool:
-    """Privacy amplification of 3000 to 700 bits, the way that needs no compiler: compiled ones belong to the worker, which
-    compares them with products of its own before it uses them; here they would hold up every loop."""
+    """Privacy amplification of 3000 to 700 bits, the way that needs no compiler.
+
+    Compiled ones belong to the worker, which compares them with products of its own before it uses them; here they
+    would hold up every loop.
+    """
     seed = hashlib.shake_256(b"qmodd toeplitz seed").digest(seed_bytes(BLOCK_BITS, OUT_BITS))
     out = np.packbits(amplify(block(), seed, OUT_BITS, by="floating")).tobytes()
     return hashlib.sha256(out).digest() == TOEPLITZ_SHA256

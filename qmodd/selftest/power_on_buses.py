@@ -46,7 +46,7 @@ class Burst:
 
 
 async def run(bench: Bench) -> list[Finding]:
-    """Serial lines side by side, for they are slow; of all other devices one at a time, for control goes on meanwhile."""
+    """Serial lines side by side, for they are slow; of all other devices one at a time: control goes on meanwhile."""
     members, turn = by_bus(bench), asyncio.Lock()
     async with asyncio.TaskGroup() as group:
         tasks = {b: group.create_task(_bus(bench, roles, turn), name=f"burst {b}") for b, roles in members.items()}

@@ -26,8 +26,7 @@ def test_verdicts() -> None:
     assert verdict(healthy(1)) == "passed: 8 values within their limits"
     assert verdict(changed(healthy(1), "rail_voltage", 4.18)) == "passed with 1 unusual of 8 values"
     assert verdict(broken()) == (
-        "failed: heater split: open circuit; replace the chip "
-        "(resistance.split: 420 ± 0.0001 kΩ, allowed: 60 to 130 Ω)"
+        "failed: heater split: open circuit; replace the chip (resistance.split: 420 ± 0.0001 kΩ, allowed: 60 to 130 Ω)"
     )
 
 

@@ -2,8 +2,9 @@
 
 Both tests of the standard look for a source that has broken, not for one that is slightly off: they follow from the
 min-entropy H per sample that the source is credited with, and from alpha, the chance that a sound source fails once.
-The standard recommends alpha of 2^-20 to 2^-40; 2^-30 here, so that of a thousand modules that test a dozen streams
-every day one fails by chance in three hundred years or so.
+The standard recommends alpha of 2^-20 to 2^-40. It holds for every place at which a failure may begin: a test of a
+million bits fails by chance once in a thousand at 2^-30, which was seen in a sound module, and once in a million at
+2^-40, which is used here. A source that is stuck or biased fails either.
 
 - repetition count: a value repeated C = 1 + ceil(-log2(alpha) / H) times on end;
 - adaptive proportion: the first value of a window of W samples occurs C = 1 + critbinom(W, 2^-H, 1 - alpha) times in
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-ALPHA = 2.0**-30
+ALPHA = 2.0**-40
 WINDOW_BITS = 1024
 WINDOW_OTHER = 512
 Samples = npt.NDArray[np.uint8]

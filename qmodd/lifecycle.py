@@ -6,7 +6,6 @@ The administrative state is persistent: a locked module stays dark over a restar
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qmodd.clock import Clock
+from qmodd.durable import write_whole
 
 # Characters of a reason, of the 500 that a message has room for.
 LONGEST_WHY = 480
@@ -140,14 +140,4 @@ def _load(path: Path) -> tuple[Administrative, str]:
 
 def _store(path: Path, value: Administrative, why: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    with open(temporary, "w") as f:
-        json.dump({"administrative": value, "why": why}, f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_whole(path, json.dumps({"administrative": value, "why": why}))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.safety_latches import kill
-from qmodd.safety.latches import FILE, UNREADABLE, Latch, LatchStore, causes, write_all
+from qmodd.safety.latches import FILE, UNREADABLE, Latch, LatchStore, causes
 
 HOT = Latch("over-temperature", "heat sink at 71.0 C; 68 C is the limit", "2026-11-30T10:00:00.000+00:00", ("sink_c",))
 COVER = Latch("cover-open", "the cover is open", "2026-11-30T10:01:00.000+00:00", (), ({"sink_c": 30.5, "at": "x"},))
@@ -157,14 +157,6 @@ def test_the_file_follows_the_store(tmp_path_factory: pytest.TempPathFactory, st
             store.clear(name)
             del expected[name]
         assert {held.name: held.cause for held in LatchStore(path).all()} == expected
-
-
-def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.write
-    monkeypatch.setattr(os, "write", lambda file, data: real(file, bytes(data)[:3]))
-    with (tmp_path / "x").open("wb") as f:
-        write_all(f.fileno(), b"0123456789")
-    assert (tmp_path / "x").read_bytes() == b"0123456789"
 
 
 def test_file_says_everything(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ with it, so that nothing is lost and nothing is told twice.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from qmodd.clock import Clock
+from qmodd.durable import write_whole
 from qmodd.events import EventLog
 from qmodd.messages import Alarm as Message
 from qmodd.monitoring.alarms import Alarm, Alarms, Change
@@ -180,17 +180,7 @@ class AlarmDesk:
     def _save(self) -> None:
         """On disk as a whole when it returns."""
         body = {"now": self.now(), "alarms": self.alarms.snapshot()}
-        new = self.path.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as f:
-            json.dump(body, f, indent=1)
-            f.flush()
-            os.fsync(f.fileno())
-        new.replace(self.path)
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_whole(self.path, json.dumps(body, indent=1))
 
 
 def message(alarm: Alarm) -> Message:

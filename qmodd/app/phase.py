@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from qmodd.control.phase_estimate import PhaseCounts, PilotTally
 from qmodd.control.phase_heater import PhaseHeater
 from qmodd.control.phase_loop import PhaseLoop, Surroundings
 from qmodd.control.phase_types import LockReport, PhaseLockConfig
+from qmodd.durable import write_whole
 
 OUTPUT = "heater.phase"
 OWNER = "loop interferometer phase"
@@ -75,12 +75,7 @@ class PhaseFault:
 
     def write(self, snapshot: dict[str, Any]) -> None:
         """All of it or nothing, on disk when this returns."""
-        new = self.path.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as f:
-            json.dump(snapshot, f, indent=1, default=str)
-            f.flush()
-            os.fsync(f.fileno())
-        new.replace(self.path)
+        write_whole(self.path, json.dumps(snapshot, indent=1, default=str))
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from calibration.graph import Graph, bring_up
 from qmodd.app.failures import SelftestFailed
 from qmodd.app.outputs import SPARE, SPARE_TEST_A
 from qmodd.app.upkeep import BUSY, Upkeep
+from qmodd.durable import write_whole
 from qmodd.lifecycle import Activity
 from qmodd.module import Module
 from qmodd.randomness import Randomness, SystemRandomness
@@ -88,9 +89,7 @@ class Owed:
         failed in it owes the most that a start can give."""
         before, level = self.read(), min(level, Level.LIGHT_ON, key=lambda one: len(one.upto))
         most = level if before is None or before in level.upto else before
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps({"level": most.value, "why": why}) + "\n", encoding="utf-8")
-        new.replace(self.path)
+        write_whole(self.path, json.dumps({"level": most.value, "why": why}) + "\n")
 
     def passed(self, level: Level) -> None:
         before = self.read()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from calibration.raw import RawStore
 from calibration.store import RecordStore
+from qmodd.durable import write_whole
 from qmodd.field.assembly import SERIAL
 
 DIRECTORY, CURRENT, DEVICES = "modules", "current", "devices.json"
@@ -124,14 +125,4 @@ class ModuleRecords:
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    with open(fresh, "w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(fresh, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_whole(path, text)

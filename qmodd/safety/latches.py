@@ -7,11 +7,12 @@ or what is now, at whatever byte the process dies. A file that cannot be read co
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from qmodd.durable import write_whole
 
 FILE = "latches.json"
 UNREADABLE = "latch-file"
@@ -95,26 +96,7 @@ def _latch(entry: Mapping[str, Any]) -> Latch:
 def _store(path: Path, latches: Any) -> None:
     """All or nothing, durable when it returns. Raises OSError."""
     body = json.dumps({"latches": [asdict(latch) for latch in latches]}, indent=1, default=str).encode()
-    new = path.with_suffix(".new")
-    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        write_all(file, body)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(new, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def write_all(file: int, data: bytes) -> None:
-    """Every byte, in as many calls as that takes. Raises OSError."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(file, left) :]
+    write_whole(path, body, 0o600)
 
 
 def causes(latches: Sequence[Latch]) -> str:

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import socket
 import struct
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -58,6 +62,7 @@ _DECOYS = 0.25
 _EVERY = 6  # slots to a click, on average
 _EMPTY = 8  # slots without clicks at the end of a reading: nothing of it waits for the next
 _DETECT_COUNT = struct.Struct("<QII")
+_LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -152,21 +157,34 @@ class LosslessFeed(TagFeed):
 
 
 class Wire:
-    """One end of the service channel, in memory."""
+    """One end of the service channel: a socket to the other process, frames with their length before them."""
 
     connected = True
 
-    def __init__(self, out: asyncio.Queue[bytes], inn: asyncio.Queue[bytes]) -> None:
-        self._out, self._in = out, inn
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(sock=self._end, limit=1 << 22)
+        return self._streams
 
     async def wait_connected(self) -> int:
+        await self._open()
         return 1
 
     async def send(self, message: bytes) -> None:
-        self._out.put_nowait(message)
+        _, writer = await self._open()
+        writer.write(_LENGTH.pack(len(message)))
+        writer.write(message)
+        await writer.drain()
 
     async def receive(self) -> bytes:
-        return await self._in.get()
+        reader, _ = await self._open()
+        (n,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        return await reader.readexactly(n)
 
 
 class KnownRandomness(SystemRandomness):
@@ -329,7 +347,7 @@ class ReplayedBob(BobEngine):
         await self._sift(builder, receiver)
 
     def _feed(self) -> TagFeed:
-        return LosslessFeed(self._tags, self.desk.clock, 0.0, 2, self._wake.set)
+        return LosslessFeed(self._tags, self.desk.clock, 0.0, 2, self._tags_wake.set)
 
 
 def settings(serial: str, peer: str, n_z: int) -> EngineSettings:
@@ -345,35 +363,47 @@ def the_plan(s: EngineSettings) -> Plan:
 
 @dataclass
 class Rig:
-    """Both ends, ready to run; `committed` are the receiver's blocks with the time of each commit."""
+    """The receiver, ready to run, and the process at the far end; `committed` are the receiver's blocks with the time
+    of each commit."""
 
     bob: ReplayedBob
-    alice: KnowingAlice
+    alice: BaseProcess
     desk: Desk
     committed: list[tuple[float, BlockRecord]]
     events: list[tuple[str, dict[str, Any]]]
 
+    def close(self) -> None:
+        self.alice.kill()
+        self.alice.join()
 
-def rig(tmp: Path, played: Tape, n_z: int, qber: float, blocks: int, kernels: WorkerKernels, looked: Looked) -> Rig:
+
+def rig(tmp: Path, played: Tape, n_z: int, qber: float, blocks: int, kernels: WorkerKernels) -> Rig:
     provision(tmp, ALICE, BOB, LINK, 262_144, SystemRandomness(), datetime(2026, 1, 1, tzinfo=UTC))
-    a_settings, b_settings = settings(ALICE, BOB, n_z), settings(BOB, ALICE, n_z)
+    ours, theirs = socket.socketpair()
+    # A process of its own, as it is another machine in earnest: what it does must not hold up the receiver's loop.
+    with theirs:
+        alice = get_context("spawn").Process(target=_alice_main, args=(theirs, tmp, played, n_z, qber), daemon=True)
+        alice.start()
     committed: list[tuple[float, BlockRecord]] = []
     events: list[tuple[str, dict[str, Any]]] = []
-    clock = SystemClock()
-    a_store = _store(tmp / ALICE)
-    a_pool = _pool(tmp / ALICE, a_store)
-    a_desk = _desk(a_settings, looked, PoolOnly(a_pool, a_store), clock, KnownRandomness())
-    b_store = _store(tmp / BOB)
-    b_desk = _desk(
-        b_settings, kernels, Journal(b_store, _pool(tmp / BOB, b_store)), clock, SystemRandomness(), threads=True
-    )
-    b_desk.on_block = lambda record: committed.append((clock.monotonic(), record))
-    b_desk.on_event = lambda name, fields: events.append((name, dict(fields)))
-    one: asyncio.Queue[bytes] = asyncio.Queue()
-    two: asyncio.Queue[bytes] = asyncio.Queue()
-    alice = KnowingAlice(a_desk, Wire(one, two), played, the_plan(a_settings), looked, answers(played), qber)
-    bob = ReplayedBob(b_settings, Wire(two, one), b_desk, lambda _: None, Player(played, blocks))  # type: ignore[arg-type]
-    return Rig(bob, alice, b_desk, committed, events)
+    clock, own = SystemClock(), settings(BOB, ALICE, n_z)
+    store = _store(tmp / BOB)
+    desk = _desk(own, kernels, Journal(store, _pool(tmp / BOB, store)), clock, SystemRandomness(), threads=True)
+    desk.on_block = lambda record: committed.append((clock.monotonic(), record))
+    desk.on_event = lambda name, fields: events.append((name, dict(fields)))
+    bob = ReplayedBob(own, Wire(ours), desk, lambda _: None, Player(played, blocks))  # type: ignore[arg-type]
+    return Rig(bob, alice, desk, committed, events)
+
+
+def _alice_main(end: socket.socket, tmp: Path, played: Tape, n_z: int, qber: float) -> None:
+    # Nor in the way of the receiver's loop on this machine's cores.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    own = settings(ALICE, BOB, n_z)
+    store = _store(tmp / ALICE)
+    journal, looked = PoolOnly(_pool(tmp / ALICE, store), store), Looked(material(played))
+    desk = _desk(own, looked, journal, SystemClock(), KnownRandomness())
+    alice = KnowingAlice(desk, Wire(end), played, the_plan(own), looked, answers(played), qber)
+    asyncio.run(alice.run())
 
 
 def _store(directory: Path) -> KeyStore:

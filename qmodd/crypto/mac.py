@@ -81,6 +81,18 @@ def seal(key: Secret, nonce: bytes, plaintext: Secret, associated: bytes) -> byt
     return nonce + AESGCM(bytes(key)).encrypt(nonce, bytes(plaintext), associated)
 
 
+class Sealer:
+    """`seal` for many plaintexts under one key, which it keeps as long as it lives."""
+
+    def __init__(self, key: Secret) -> None:
+        self._cipher = AESGCM(bytes(key))
+
+    def seal(self, nonce: bytes, plaintext: Secret | memoryview, associated: bytes) -> bytes:
+        if len(nonce) != _NONCE_BYTES:
+            raise ValueError(f"nonce of {len(nonce)} bytes, must be {_NONCE_BYTES}")
+        return nonce + self._cipher.encrypt(nonce, plaintext, associated)
+
+
 def unseal(key: Secret, sealed: bytes, associated: bytes) -> bytearray:
     """The plaintext, to be wiped by the caller. Raises WrongTag."""
     try:

@@ -59,18 +59,32 @@ class Corrected:
     m_z: tuple[int, int]
 
 
+class Run:
+    """What one run has between its tags and its blocks. A run that was given up keeps its own until its last call."""
+
+    def __init__(self, frames: FrameBuilder) -> None:
+        self.frames = frames
+        self.batches: dict[int, FrameBatch] = {}
+        self.gatherer: Gatherer | None = None
+
+    def batch(self, first_slot: int) -> FrameBatch:
+        """Raises NotOpen."""
+        batch = self.batches.get(first_slot)
+        if batch is None:
+            raise NotOpen(f"the batch from slot {first_slot} is gone")
+        return batch
+
+
 class Bench:
     """Raises what the pure functions raise (ValueError on a peer's malformed data), and NotOpen.
 
-    Calls of the three lanes of `worker` may come from three threads: what lanes share are dictionaries of which each
-    entry is used by one lane at a time.
+    Calls of the lanes of `worker` may come from as many threads: what lanes share are dictionaries of which each entry
+    is used by one lane at a time.
     """
 
     def __init__(self, randomness: Randomness) -> None:
         self._random = randomness
-        self._frames: FrameBuilder | None = None
-        self._batches: dict[int, FrameBatch] = {}
-        self._gatherer: Gatherer | None = None
+        self._run: Run | None = None
         # From a random start: a name that another bench gave, before this one took its place, must not fit here.
         self._numbers = count(int.from_bytes(randomness.bytes(6), "little"))
         self._blocks: dict[int, Material] = {}
@@ -81,9 +95,12 @@ class Bench:
 
     def open_frames(self, gates: Gates, holdoff: int, delays_ps: tuple[float, float, float], first_slot: int) -> None:
         """A run begins; what an earlier one left open is dropped."""
-        self._frames = FrameBuilder(gates, holdoff, delays_ps, first_slot)
-        self._batches.clear()
-        self._gatherer = None
+        self._run = Run(FrameBuilder(gates, holdoff, delays_ps, first_slot))
+
+    def _open_run(self) -> Run:
+        if self._run is None:
+            raise NotOpen("the frame builder is gone")
+        return self._run
 
     def accept(
         self,
@@ -95,38 +112,32 @@ class Bench:
         drop: Int64s,
         pilot_every: int = 0,
     ) -> Seen:
-        if self._frames is None:
-            raise NotOpen("the frame builder is gone")
-        batch = self._frames.push(t, channel, to_ps, clock, self._random.bytes, lost_ps=lost_ps, drop=drop)
+        run = self._open_run()
+        batch = run.frames.push(t, channel, to_ps, clock, self._random.bytes, lost_ps=lost_ps, drop=drop)
         counters, pilot = batch.counters, None
         if pilot_every:
             batch, pilot = without_pilot(batch, pilot_every, clock.period_ps * 1e-12)
         if batch.end_slot > batch.first_slot:
-            self._batches[batch.first_slot] = batch
+            run.batches[batch.first_slot] = batch
         return Seen(batch.first_slot, batch.end_slot, counters, batch.tracking, pilot)
 
     def announce(self, first_slot: int, keep: bool) -> bytes:
         """DETECT of a batch; without any detection if it is not to be kept."""
-        batch = self._batch(first_slot)
+        run = self._open_run()
+        batch = run.batch(first_slot)
         if not keep:
-            batch = self._batches[first_slot] = kept_out(batch)
+            batch = run.batches[first_slot] = kept_out(batch)
         return encode_detect(batch.first_slot, batch.end_slot, batch.slots, batch.basis)
 
     def sift(self, first_slot: int, basis: bytes, n_z: int) -> tuple[BatchReport, Gathered]:
         """Take Alice's answer to a batch; blocks close at `n_z` Z detections and stay here."""
-        batch = self._batch(first_slot)
+        run = self._open_run()
+        batch = run.batch(first_slot)
         sifted, report = sift_bob(batch, decode_basis(basis, batch.basis))
-        del self._batches[first_slot]
-        if self._gatherer is None:
-            self._gatherer = Gatherer(n_z, split_compiled)
-        closed = tuple(self.hold(m) for m in self._gatherer.add(sifted))
-        return report, Gathered(closed, self._gatherer.n_z)
-
-    def _batch(self, first_slot: int) -> FrameBatch:
-        batch = self._batches.get(first_slot)
-        if batch is None:
-            raise NotOpen(f"the batch from slot {first_slot} is gone")
-        return batch
+        del run.batches[first_slot]
+        gatherer = run.gatherer = run.gatherer or Gatherer(n_z, split_compiled)
+        closed = tuple(self.hold(m) for m in gatherer.add(sifted))
+        return report, Gathered(closed, gatherer.n_z)
 
     def encode_detect(self, first_slot: int, end_slot: int, slots: Int64s, basis: Bits) -> bytes:
         return encode_detect(first_slot, end_slot, slots, basis)
@@ -230,8 +241,7 @@ class Bench:
         self.open_frames(Gates(), 1, (0.0, 0.0, 0.0), 0)
         t = np.arange(4, dtype=np.int64) * 80_000
         self.accept(t, np.zeros(4, np.uint8), 400_000, clock, (), np.empty((0, 2), np.int64))
-        self._frames = None
-        self._batches.clear()
+        self._run = None
         none = np.zeros(4, np.uint8)
         split_compiled(Sifted(t, none, none, none, none))
         self.decode_detect(self.encode_detect(0, 100, np.array([3, 70], np.int64), np.zeros(2, np.uint8)))

@@ -76,6 +76,8 @@ class BobEngine(Engine):
     def __init__(
         self, settings: EngineSettings, channel: MessageChannel, desk: Desk, on_batch: OnBatch, tags: TagSource
     ) -> None:
+        # Tags, or room for what becomes of them.
+        self._tags_wake = asyncio.Event()
         super().__init__(settings, channel, desk, on_batch)
         self._tags = tags
         self._distiller = BobDistiller(desk, self.session.send, self._mail, self._line)
@@ -163,6 +165,10 @@ class BobEngine(Engine):
             except NewPlan as e:
                 message, data = e.plan, e.data
 
+    def _stir(self) -> None:
+        super()._stir()
+        self._tags_wake.set()
+
     async def _try_run(self, plan: Plan, data: bytes) -> None:
         self.status.run = plan.run
         try:
@@ -223,25 +229,50 @@ class BobEngine(Engine):
             raise ValueError(impossible)
 
     async def _sift(self, builder: BlockBuilder, receiver: Receiver) -> None:
+        """Tags are announced while Alice's answers to earlier ones are worked in."""
         feed = self._feed()
-        feeding = self._group.create_task(feed.run(), name="tags")
         announced: deque[Announced] = deque()
-        account = RunAccount()
+        feeding = self._group.create_task(feed.run(), name="tags")
+        announcing = self._group.create_task(self._announcing(builder, receiver, feed, announced), name="announce")
+        announcing.add_done_callback(lambda _: self._wake.set())
+        try:
+            await self._answering(builder, announced, announcing)
+        finally:
+            feeding.cancel()
+            announcing.cancel()
+            # Nothing more is to be asked of the frame builder when the next run opens another one.
+            await asyncio.wait([announcing])
+
+    async def _announcing(
+        self, builder: BlockBuilder, receiver: Receiver, feed: TagFeed, announced: deque[Announced]
+    ) -> Exception:
+        """Until it fails; what ended it is raised by the task that answers."""
         try:
             while True:
-                await self._messages(builder, announced, account)
                 self._account_dropped(feed)
                 reading = feed.pop() if self._may_announce(announced) else None
                 if reading is not None:
                     await self._announce(builder, receiver, reading, announced)
-                elif self._sift_inbox.empty():
-                    await self._wait(announced)
-        finally:
-            feeding.cancel()
+                    continue
+                self._tags_wake.clear()
+                await self._tags_wake.wait()
+        except Exception as e:
+            return e
+
+    async def _answering(
+        self, builder: BlockBuilder, announced: deque[Announced], announcing: asyncio.Task[Exception]
+    ) -> None:
+        account = RunAccount()
+        while True:
+            await self._messages(builder, announced, account)
+            if announcing.done():
+                raise announcing.result()
+            if self._sift_inbox.empty():
+                await self._wait(announced)
 
     def _feed(self) -> TagFeed:
         s = self.settings
-        return TagFeed(self._tags, self.desk.clock, s.batch_s, s.queue_batches, self._wake.set)
+        return TagFeed(self._tags, self.desk.clock, s.batch_s, s.queue_batches, self._tags_wake.set)
 
     def _may_announce(self, announced: deque[Announced]) -> bool:
         """Back-pressure: while enough blocks are in flight, or Alice owes enough answers, no tags are taken, and the
@@ -249,7 +280,7 @@ class BobEngine(Engine):
         return self.status.blocks_in_flight < self.settings.blocks_in_flight and len(announced) < AHEAD
 
     async def _wait(self, announced: deque[Announced]) -> None:
-        """For a message, tags, or a block that is done."""
+        """For a message, or the end of announcing."""
         self._wake.clear()
         patience = _BATCH_PATIENCE_S
         if announced:
@@ -267,6 +298,7 @@ class BobEngine(Engine):
                 if not announced:
                     raise ValueError("a BASIS that answers nothing")
                 await self._answered(builder, announced.popleft(), message, data, account)
+                self._tags_wake.set()
             else:
                 self._between(builder, message, data)
 

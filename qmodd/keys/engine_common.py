@@ -119,7 +119,7 @@ class Engine(ABC):
         self.status.wanted = False
         self._changed.set()
         self._sift_inbox.put_nowait((Stop(why), b""))
-        self._wake.set()
+        self._stir()
         await self._try_send(Stop(why))
         await self._send_note()
 
@@ -197,6 +197,10 @@ class Engine(ABC):
             self._event("block.closed", run=raw.run, block=raw.block)
         if blocks:
             self._block_closed.set()
+
+    def _stir(self) -> None:
+        """Whoever waits for something to do looks again."""
+        self._wake.set()
 
     def _sifted(self, bits: int, seconds: float) -> None:
         self.status.batches += 1
@@ -366,7 +370,7 @@ class Engine(ABC):
         self._closed.remove(raw)
         self._begun -= 1
         self.status.blocks_in_flight -= 1
-        self._wake.set()
+        self._stir()
 
     def _drop_material(self, raw: RawBlock) -> None:
         if isinstance(raw.material, Held):

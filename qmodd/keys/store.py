@@ -59,16 +59,20 @@ def load_kek(path: Path) -> bytearray:
 
 
 class Database:
-    """One SQLite connection that threads take turns to use."""
+    """Two SQLite connections, one to write and one to read, so that a question never waits for a commit to reach the
+    disk. Threads take turns to use either; whoever is inside a transaction also reads through it."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._lock = threading.RLock()
+        self._lock, self._reading = threading.RLock(), threading.Lock()
+        self._writer = 0
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF"):
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
         self._connection.executescript(_SCHEMA)
+        self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._reader.execute("PRAGMA query_only=ON").fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -78,24 +82,34 @@ class Database:
                 yield self._connection
                 return
             self._connection.execute("BEGIN IMMEDIATE")
+            self._writer = threading.get_ident()
             try:
                 yield self._connection
             except BaseException:
                 self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+            else:
+                self._connection.execute("COMMIT")
+            finally:
+                self._writer = 0
 
     def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with self._lock:
+        if self._writer == threading.get_ident():
             return self._connection.execute(sql, values).fetchall()
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
 
     def truncate_log(self) -> None:
         """What was deleted must not survive in the write-ahead log."""
         with self._lock:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            ((busy, _, _),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if busy:
+                with self._reading:
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._reading:
+            self._reader.close()
             self._connection.close()
 
 
@@ -150,37 +164,31 @@ class KeyStore:
                     "INSERT INTO blocks (uuid, seq, record, data_key) VALUES (?, ?, ?, ?)",
                     (block.bytes, seq, record.to_json(), wrapped),
                 )
-                for number in range(record.keys):
-                    key = key_data[number * size : (number + 1) * size]
-                    with wiped(key):
-                        self._add_key(db, record, seq, number, key, data_key)
+                rows = self._sealed_keys(record, seq, key_data, mac.Sealer(data_key))
+                db.executemany("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._count(db, KeyState.DISTILLED, record.keys)
             self._count(db, "created", record.keys)
         return True
 
-    def _add_key(
-        self, db: sqlite3.Connection, record: BlockRecord, seq: int, number: int, key: bytearray, data_key: bytearray
-    ) -> None:
-        block = UUID(record.uuid)
-        name = key_id(block, number)
-        sealed = mac.seal(
-            data_key, self._random.bytes(_NONCE), key, self._associated(name, KeyState.DISTILLED, record.not_after)
-        )
-        recipient = self.recipients[number % max(1, record.allocations) % len(self.recipients)]
-        db.execute(
-            "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                name.bytes,
-                block.bytes,
-                seq,
-                number,
-                recipient,
-                record.key_bits,
-                KeyState.DISTILLED,
-                record.not_after,
-                sealed,
-            ),
-        )
+    def _sealed_keys(
+        self, record: BlockRecord, seq: int, key_data: bytearray, sealer: mac.Sealer
+    ) -> Iterator[tuple[object, ...]]:
+        """A row for every key of the block."""
+        block, size = UUID(record.uuid), record.key_bits // 8
+        nonces = self._random.bytes(_NONCE * record.keys)
+        with memoryview(key_data) as data:
+            for number in range(record.keys):
+                name = key_id(block, number)
+                sealed = sealer.seal(
+                    nonces[_NONCE * number : _NONCE * (number + 1)],
+                    data[number * size : (number + 1) * size],
+                    self._associated(name, KeyState.DISTILLED, record.not_after),
+                )
+                recipient = self.recipients[number % max(1, record.allocations) % len(self.recipients)]
+                yield (
+                    *(name.bytes, block.bytes, seq, number, recipient, record.key_bits, KeyState.DISTILLED),
+                    *(record.not_after, sealed),
+                )
 
     def _associated(self, name: UUID, state: KeyState, not_after: float) -> bytes:
         return f"{name}|{self._link}|{state}|{not_after!r}".encode()

@@ -6,6 +6,8 @@ use several cores all the same, a block's bits never move from one stage to the 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -21,8 +23,9 @@ from qmodd.keys.bench import Bench
 from qmodd.randomness import SystemRandomness
 
 # Calls of one lane run one after the other, in the order in which they were made; lanes run beside each other.
-SIFT, CORRECT, SEAL = range(3)
+FRAMES, SIFT, CORRECT, SEAL = range(4)
 LANES = {
+    "sift": SIFT,
     "syndromes": CORRECT,
     "disclose": CORRECT,
     "correct": CORRECT,
@@ -33,12 +36,26 @@ LANES = {
 }
 # A lane that holds the interpreter's lock for glue between kernels must not keep the others waiting for 5 ms.
 _SWITCH_S = 2e-4
+# Arrays of some MB come and go with every batch. Handed back to the system each time, as the allocator's defaults have
+# it, their pages are faulted in and cleared anew, which costs more than what is computed on them (mallopt(3)).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_KEEP_BYTES = 1 << 26
+_OWN_BYTES = 1 << 24
 # number of the call (-1: nobody waits for the answer), method, arguments
 Call = tuple[int, str, tuple[Any, ...]]
 
 
+def keep_pages() -> None:
+    """Let the allocator keep what it got, in one arena; without effect where the C library has no `mallopt`."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for parameter, value in ((_ARENA_MAX, 1), (_TRIM_THRESHOLD, _KEEP_BYTES), (_MMAP_THRESHOLD, _OWN_BYTES)):
+            library.mallopt(parameter, value)
+
+
 def start() -> Bench:
     """Take the lowest priority and compile what there is to compile."""
+    keep_pages()
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.nice(19)
     # The terminal's Ctrl-C reaches the whole group; it is the parent that decides when to stop.
@@ -78,7 +95,7 @@ def serve(end: socket.socket, bench: Bench) -> None:
             call: Call = parcels.take(end)
         except parcels.Closed:
             break
-        queues[LANES.get(call[1], SIFT)].put(call)
+        queues[LANES.get(call[1], FRAMES)].put(call)
     for q in queues:
         q.put(None)
 

@@ -118,7 +118,7 @@ async def test_bench_without_state() -> None:
     kernels = InlineKernels(SeededRandomness(1))
     with pytest.raises(NotOpen):
         await kernels.corrected(await kernels.hold(block_of(np.zeros(8, np.uint8))))
-    with pytest.raises(NotOpen, match="batch from slot 7"):
+    with pytest.raises(NotOpen, match="frame builder"):
         await kernels.announce(7, True)
     with pytest.raises(NotOpen):
         await kernels.accept(

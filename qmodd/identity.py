@@ -29,6 +29,8 @@ from qmodd.messages import Certificate, CertificateBody, Client, Request, Reques
 CERTIFICATE_CONTEXT = b"qmodd-certificate-v1"
 REQUEST_CONTEXT = b"qmodd-request-v1"
 KEY_ACK_CONTEXT = b"qmodd-key-ack-v1"
+KEY_NOTICE_CONTEXT = b"qmodd-key-notice-v1"
+KEY_NOTICE_ACK_CONTEXT = b"qmodd-key-notice-ack-v1"
 
 _SIGNER, _SIGNER_PUBLIC = "qmodd-signer-v1", "qmodd-signer-public-v1"
 _RECIPIENT, _RECIPIENT_PUBLIC = "qmodd-recipient-v1", "qmodd-recipient-public-v1"

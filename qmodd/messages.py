@@ -313,6 +313,46 @@ class KeyAck(Message):
     signature: Base64
 
 
+class KeyNoticeBody(Message):
+    """What a module tells a recipient about keys that were sent to it. `usable`: both sites have acknowledged them, so
+    they may be handed out; `revoke`: they must never be (again), whatever was said before."""
+
+    module: Serial
+    recipient: Name
+    sender_kid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    notice_uuid: UuidText
+    kind: Literal["usable", "revoke"]
+    key_ids: Annotated[list[UuidText], Field(min_length=1, max_length=1024)]
+    why: Why = ""
+    issued_at: AwareDatetime
+
+
+class KeyNotice(Message):
+    """`keys/<recipient>/usable`, `keys/<recipient>/revoke`: `body` is the raw JSON of a KeyNoticeBody; the module's
+    signature is over its bytes. Sent again until it is acknowledged."""
+
+    body: Annotated[str, StringConstraints(max_length=65_536)]
+    signature: Base64
+
+
+class KeyNoticeAckBody(Message):
+    """Per-key result of a notice; `digest` is SHA-256 over the bytes of the notice's body."""
+
+    recipient: Name
+    recipient_kid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    notice_uuid: UuidText
+    digest: Digest
+    status: Annotated[dict[UuidText, Literal["usable", "revoked", "unknown"]], Field(max_length=1024)]
+
+
+class KeyNoticeAck(Message):
+    """`keys/<recipient>/ack`, for a notice: `body` is the raw JSON of a KeyNoticeAckBody; the recipient's signature is
+    over its bytes."""
+
+    body: Annotated[str, StringConstraints(max_length=MAX_KEY_ACK_BYTES)]
+    signature: Base64
+
+
 @dataclass(frozen=True)
 class Client:
     """Who a verified certificate speaks for."""

@@ -149,6 +149,7 @@ class Core:
                 qber=b.qber_z,
                 pa_seed_sha256=bytes.fromhex(b.seed_sha256),
                 calibration_version=b.calibration,
+                firmware_sha256=bytes.fromhex(b.firmware_sha256),
             )
             for b in blocks
         )

@@ -229,7 +229,7 @@ class Operator(ABC):
         identities = await module.open()
         self.check_parts(module)
         await self.wiring.bay.identify(identities, context)
-        context.firmware_sha256 = firmware_sha256(identities)
+        context.firmware_sha256 = self.wiring.engine.desk.firmware_sha256 = firmware_sha256(identities)
         self.wiring.events.record("devices.open", {r: f"{i.model} {i.serial}".strip() for r, i in identities.items()})
         scheduler = Scheduler(self.wiring.clock, asyncio.sleep, self._loop_failed, self._loop_facts)
         self.wiring.scheduler = scheduler

@@ -132,6 +132,7 @@ class AliceDistiller:
                     frames_helped=ledger.frames_helped,
                     eps_auth=talk.eps_auth(),
                     seed=seed,
+                    station_seconds=dict(visit.seconds),
                     allocations=len(self.desk.journal.store.recipients),
                     created=now.timestamp(),
                     not_after=later.timestamp(),

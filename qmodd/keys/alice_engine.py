@@ -63,6 +63,10 @@ class Answered:
     beside: Neighbours | None
 
 
+# Requests that may wait while one is served; a receiver asks for one at a time.
+MOST_LIGHTS = 16
+
+
 class AliceEngine(Engine):
     """`light_server` fulfils Bob's requests for light or raises Refused; `plan_provider` says what is fixed before a
     block or raises Refused. Once a run begins the engine owns the source's mode until the run ends with OFF.
@@ -92,6 +96,7 @@ class AliceEngine(Engine):
             desk, self.session.send, self._mail, self._line, policy=ModePolicy(settings.reconciliation)
         )
         self._light = asyncio.Lock()
+        self._lights_waiting = 0
         self._run = 0
         self._keying = False
         self._anchor = (0, 0.0)
@@ -110,7 +115,7 @@ class AliceEngine(Engine):
             case Synced() | NotSynced() | Detect() | Tally() | Stop():
                 self._sift_inbox.put_nowait((message, data))
             case Light():
-                self._group.create_task(self._serve_light(message), name="light")
+                self._take_light(message)
             case Committed():
                 block_id(message.uuid)
                 await self._distiller.on_committed(message)
@@ -130,6 +135,16 @@ class AliceEngine(Engine):
         return await self._distiller.distil(raw)
 
     # --- light ---
+
+    def _take_light(self, request: Light) -> None:
+        if self._lights_waiting >= MOST_LIGHTS:
+            raise ProtocolError("the far end asks for light faster than it is given")
+        self._lights_waiting += 1
+        task = self._group.create_task(self._serve_light(request), name="light")
+        task.add_done_callback(self._light_served)
+
+    def _light_served(self, _task: asyncio.Task[None]) -> None:
+        self._lights_waiting -= 1
 
     async def _serve_light(self, request: Light) -> None:
         async with self._light:

@@ -94,10 +94,11 @@ class BobDistiller:
         with wiped_on_error(secret):
             await check_account(self.desk, raw, block, counts, share, ledger.leak_bits, decoder=True)
             await visit.enter(Station.FINISH)
-            return await self._prepare(talk, raw, round_, counts, share, ledger, seed.seed, secret)
+            return await self._prepare(visit, talk, raw, round_, counts, share, ledger, seed.seed, secret)
 
     async def _prepare(
         self,
+        visit: Visit,
         talk: Conversation,
         raw: RawBlock,
         round_: int,
@@ -131,6 +132,7 @@ class BobDistiller:
                 frames_helped=ledger.frames_helped,
                 eps_auth=eps_auth,
                 seed=seed,
+                station_seconds=dict(visit.seconds),
                 allocations=prepare.allocations,
                 created=prepare.created,
                 not_after=prepare.not_after,

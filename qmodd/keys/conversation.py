@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from qmodd.keys.accounting import BlockAccount
 from qmodd.keys.authentication import BlockAuthentication, Direction, Transcript
 from qmodd.keys.blocks import RawBlock
 from qmodd.keys.counts import BlockCounts
-from qmodd.keys.estimation import KeyLength, Proof, key_length_interval
+from qmodd.keys.estimation import THEOREMS, KeyLength, Proof, key_length_interval
 from qmodd.keys.fields import MAX_TEXT
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import Kernels
@@ -59,6 +59,8 @@ class Desk:
     on_event: OnEvent
     on_block: OnBlock
     length_rule: LengthRule = key_length_interval
+    # Over this side's devices, serial numbers and firmware, for records; "" before they are known.
+    firmware_sha256: str = ""
 
 
 class BlockAborted(Exception):
@@ -249,6 +251,7 @@ class Outcome:
     allocations: int
     created: float
     not_after: float
+    station_seconds: Mapping[str, float]
 
 
 def make_record(desk: Desk, raw: RawBlock, role: str, o: Outcome) -> BlockRecord:
@@ -287,6 +290,9 @@ def make_record(desk: Desk, raw: RawBlock, role: str, o: Outcome) -> BlockRecord
         seconds=max(0.0, desk.clock.monotonic() - raw.began),
         alice_module=plan.module,
         bob_module=raw.bob_module,
+        theorem=THEOREMS[Proof(plan.proof)].statement,
+        firmware_sha256=desk.firmware_sha256,
+        station_seconds=o.station_seconds,
     )
 
 

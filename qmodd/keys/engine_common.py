@@ -22,10 +22,12 @@ from qmodd.keys.protocol import BlockMessage, Message, Note, Stop, Welcome
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.session import Party, Session
 from qmodd.keys.settings import EngineSettings, EngineStatus, OnBatch, Phase
-from qmodd.keys.stations import Line, Mail
+from qmodd.keys.stations import Inbox, Line, Mail
 from qmodd.keys.store import StoreRefused
 
 MOST_UNREAD = 256
+# Four of the greatest blocks with everything that is said about them fit.
+MOST_UNREAD_BYTES = 1 << 25
 # What ends a run and is tried again, by a run of its own.
 RUN_FAULTS = (DriverError, WorkerDied, NotOpen, PoolRefused, StoreRefused, ValueError)
 
@@ -74,7 +76,7 @@ class Engine(ABC):
 
     def _reset(self) -> None:
         """Per session."""
-        self._sift_inbox: asyncio.Queue[tuple[Message, bytes]] = asyncio.Queue()
+        self._sift_inbox: Inbox[Message] = Inbox()
         self._mail = Mail()
         self._line = Line()
         # Blocks in work, oldest first, of which the first `_begun` have a task.
@@ -290,7 +292,8 @@ class Engine(ABC):
                     unread = self._mail.post(message, data)
                 case _:
                     await self._dispatch(message, data)
-            if max(unread, self._sift_inbox.qsize()) > MOST_UNREAD:
+            waiting_bytes = self._sift_inbox.waiting_bytes + self._mail.waiting_bytes
+            if max(unread, self._sift_inbox.qsize()) > MOST_UNREAD or waiting_bytes > MOST_UNREAD_BYTES:
                 raise ProtocolError("the far end talks without being asked")
 
     async def _greeted(self, welcome: Welcome) -> None:

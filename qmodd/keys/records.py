@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from uuid import UUID, uuid5
 
@@ -35,8 +35,9 @@ MAY_COME_FROM: dict[KeyState, frozenset[KeyState]] = {
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """Provenance of one block, equal on both sides but for `role` and `seconds`. Times are seconds of UTC (Alice's).
-    `alice_module`, `bob_module`: serials of the photonic modules that it was made with, one each."""
+    """Provenance of one block, equal on both sides but for `role`, `firmware_sha256` and seconds. Times are
+    seconds of UTC (Alice's). `alice_module`, `bob_module`: serials of the photonic modules that it was made with, one
+    each."""
 
     uuid: str
     role: str
@@ -71,6 +72,11 @@ class BlockRecord:
     seconds: float = 0.0
     alice_module: str = ""
     bob_module: str = ""
+    # What the length relies on, in words; digest over this side's devices, serial numbers and firmware.
+    theorem: str = ""
+    firmware_sha256: str = ""
+    # s that the block spent at each station of this side, by its name.
+    station_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def qber_z(self) -> float:
@@ -80,15 +86,18 @@ class BlockRecord:
     def qber_x(self) -> float:
         return sum(self.m_x) / max(1, sum(self.n_x))
 
+    def shared(self) -> BlockRecord:
+        """What both sides know of the block and must agree on."""
+        return replace(self, role="", seconds=0.0, firmware_sha256="", station_seconds={})
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> BlockRecord:
         raw = json.loads(text)
-        # Blocks of an older version do not say which modules made them.
-        raw = {"alice_module": "", "bob_module": "", **raw}
-        known = {f.name: raw[f.name] for f in fields(cls)}
+        # Blocks of an older version do not say everything; what a newer one says besides is left out.
+        known = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
         for name in ("n_z", "m_z", "n_x", "m_x"):
             known[name] = tuple(known[name])
         known["mu"] = tuple((float(a), float(b)) for a, b in known["mu"])

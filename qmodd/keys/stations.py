@@ -12,10 +12,29 @@ import asyncio
 from collections.abc import Sequence
 from enum import IntEnum
 from types import TracebackType
+from typing import TypeVar
 
 from qmodd.keys.protocol import BlockMessage
 
-Box = asyncio.Queue[tuple[BlockMessage, bytes]]
+T = TypeVar("T")
+
+
+class Inbox(asyncio.Queue[tuple[T, bytes]]):
+    """Messages with the bytes that they came in; `waiting_bytes` are those of the ones that wait."""
+
+    waiting_bytes = 0
+
+    def _put(self, item: tuple[T, bytes]) -> None:
+        self.waiting_bytes += len(item[1])
+        super()._put(item)
+
+    def _get(self) -> tuple[T, bytes]:
+        item = super()._get()
+        self.waiting_bytes -= len(item[1])
+        return item
+
+
+Box = Inbox[BlockMessage]
 
 
 class Station(IntEnum):
@@ -45,6 +64,9 @@ class Visit:
     def __init__(self, locks: Sequence[asyncio.Lock]) -> None:
         self._locks = locks
         self._at: Station | None = None
+        self._since = 0.0
+        # s from entering a station to entering the next one, by name; loop time.
+        self.seconds: dict[str, float] = {}
 
     async def enter(self, station: Station) -> None:
         """Wait for the station, then free the one before. Raises RuntimeError if it is not a later one."""
@@ -52,11 +74,12 @@ class Visit:
             raise RuntimeError(f"a block cannot go from {self._at.name} to {station.name}")
         await self._locks[station].acquire()
         self._leave()
-        self._at = station
+        self._at, self._since = station, asyncio.get_running_loop().time()
 
     def _leave(self) -> None:
         if self._at is not None:
             self._locks[self._at].release()
+            self.seconds[self._at.name.lower()] = round(asyncio.get_running_loop().time() - self._since, 6)
             self._at = None
 
     async def __aenter__(self) -> Visit:
@@ -77,7 +100,7 @@ class Mail:
 
     def open(self, run: int, block: int) -> None:
         """From when the block is closed on: the far end may write about it before its turn has come here."""
-        self._boxes.setdefault((run, block), asyncio.Queue())
+        self._boxes.setdefault((run, block), Inbox())
         self._strays = 0
 
     def box(self, run: int, block: int) -> Box:
@@ -86,6 +109,11 @@ class Mail:
 
     def close(self, run: int, block: int) -> None:
         self._boxes.pop((run, block), None)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of all messages that wait in boxes."""
+        return sum(box.waiting_bytes for box in self._boxes.values())
 
     def post(self, message: BlockMessage, data: bytes) -> int:
         """How many messages wait in that box now, or have found no box since the last one was opened."""

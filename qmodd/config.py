@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from qmodd.broker_settings import tls_fault
+
 Address = Annotated[
     str,
     Field(pattern=r"^(i2c:\d+:0x[0-9a-fA-F]{2}|spi:\d+\.\d+|serial:.+|visa:.+|tcp:[^:]+:\d+)$"),
@@ -83,6 +85,10 @@ class KeysSection(_Section):
     n_z: Annotated[int, Field(ge=20_000, le=20_000_000)] = 983_040
     # Alice's decides. auto: efficiency as long as decoding keeps up with sifting.
     reconciliation: Literal["auto", "throughput", "efficiency"] = "auto"
+    # fixed: length and acceptance test are agreed before a block, a share `fixed_margin` below what the ones before it
+    # would have paid for; a block passes or gives nothing. Both modules must say the same.
+    length: Literal["variable", "fixed"] = "variable"
+    fixed_margin: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
     key_bits: Literal[128, 192, 256, 512] = 256
     batch_s: Annotated[float, Field(ge=0.02, le=10.0)] = 0.1
     sync_s: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3
@@ -141,8 +147,24 @@ class SelftestSection(_Section):
     golden: Path | None = None
 
 
+class AlarmsSection(_Section):
+    """When an alarm is raised; it is cleared somewhat further back."""
+
+    temperature_k: Annotated[float, Field(ge=0.05, le=10.0)] = 0.5
+    disk_share: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
+    outbox_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+    store_share: Annotated[float, Field(ge=0.2, le=1.0)] = 0.9
+    stalled_s: Annotated[float, Field(ge=5.0, le=3600.0)] = 30.0
+    barren_blocks: Annotated[int, Field(ge=1, le=100)] = 3
+    detector_resets: Annotated[int, Field(ge=1, le=1000)] = 3
+
+
 class UplinkSection(_Section):
     broker: Annotated[str, Field(pattern=r"^mqtts?://[^/]+$")] = "mqtt://127.0.0.1:1883"
+    # Of the connection to the broker (mqtts), PEM: whom to believe, and who this module is.
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
     relay_listen: str | None = None
     relay_connect: str | None = None
     telemetry_period_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
@@ -166,6 +188,7 @@ class Config(_Section):
     control: ControlSection = ControlSection()
     safety: SafetySection = SafetySection()
     selftest: SelftestSection = SelftestSection()
+    alarms: AlarmsSection = AlarmsSection()
     uplink: UplinkSection
     recipient: list[RecipientSection] = []
 
@@ -201,6 +224,13 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
+    def _tls(self) -> Self:
+        u = self.uplink
+        if (fault := tls_fault(u.broker, u.ca, u.certificate, u.key)) is not None:
+            raise ValueError(f"uplink: {fault}")
+        return self
+
+    @model_validator(mode="after")
     def _relay(self) -> Self:
         u = self.uplink
         if self.module.role == "alice" and u.relay_listen is None:
@@ -221,6 +251,9 @@ _PATHS = (
     ("selftest", "golden"),
     ("uplink", "identity"),
     ("uplink", "authority"),
+    ("uplink", "ca"),
+    ("uplink", "certificate"),
+    ("uplink", "key"),
 )
 MINIMUM_PRE_SHARED_BYTES = 65_536
 
@@ -275,6 +308,7 @@ def _check_files(config: Config, path: Path) -> None:
         *((f"recipient.{r.name}.public", r.public, "the recipient's public key") for r in config.recipient),
     ]
     faults = [f"{path}: {field} = {str(p)!r}: no such file ({hint})" for field, p, hint in wanted if not p.exists()]
+    faults += _tls_faults(config.uplink, path)
     psk = config.pair.pre_shared_key
     if not psk.exists():
         faults.append(f"{path}: pair.pre_shared_key = {str(psk)!r}: no such file (make one with `qmodd provision`)")
@@ -285,3 +319,23 @@ def _check_files(config: Config, path: Path) -> None:
         )
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _tls_faults(uplink: UplinkSection, path: Path) -> list[str]:
+    """Of the files for the connection to the broker, as far as this user may look at them: they are uplink's."""
+    faults = []
+    for name in ("ca", "certificate", "key"):
+        file: Path | None = getattr(uplink, name)
+        if file is None:
+            continue
+        where = f"{path}: uplink.{name} = {str(file)!r}"
+        try:
+            mode = file.stat().st_mode
+        except PermissionError:
+            continue
+        except OSError:
+            faults.append(f"{where}: no such file (`qmodd pki` makes some for the lab)")
+            continue
+        if name == "key" and mode & 0o007:
+            faults.append(f"{where}: mode {mode & 0o777:o} lets everybody read it; chmod 600")
+    return faults

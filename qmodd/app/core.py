@@ -19,6 +19,8 @@ from qmodd.app.bob import BobOperator
 from qmodd.app.commands import handlers
 from qmodd.app.field_commands import Locate
 from qmodd.app.identify import Bay
+from qmodd.app.kpi_desk import FILE as KPI_FILE
+from qmodd.app.kpi_desk import KpiDesk
 from qmodd.app.telemetry import Telemetry
 from qmodd.app.wiring import Wiring, read_factory
 from qmodd.clock import Clock
@@ -39,7 +41,7 @@ from qmodd.keys.kernels import Kernels, WorkerDied
 from qmodd.keys.pool import Pool
 from qmodd.keys.reconciliation import Setting
 from qmodd.keys.records import BlockRecord
-from qmodd.keys.settings import EngineSettings
+from qmodd.keys.settings import EngineSettings, LengthPolicy
 from qmodd.keys.store import Database, KeyStore, load_kek
 from qmodd.lifecycle import Administrative, LifeCycle
 from qmodd.local_door import LocalDoor
@@ -113,6 +115,16 @@ class Core:
         free = disk_free if self.injected.durable else boundless
         self.operator.selftesting.free, self.operator.selftesting.randomness = free, self.injected.randomness
         self.alarm_watch = AlarmWatch(self.wiring, self.operator, self.store, free)
+        self.kpis = KpiDesk(
+            state_dir / KPI_FILE,
+            clock,
+            self.outbox,
+            self.events,
+            lambda group, numbers: self.door.telemetry(group, numbers),
+            Blocking(injected.threads),
+            locked=self.life.administrative is Administrative.LOCKED,
+            durable=injected.durable,
+        )
 
     def _open_store(self, state_dir: Path, randomness: Randomness) -> None:
         c = self.config
@@ -210,6 +222,8 @@ class Core:
             eps_cor=k.eps_cor,
             n_z=k.n_z,
             reconciliation=Setting(k.reconciliation),
+            length=LengthPolicy(k.length),
+            fixed_margin=k.fixed_margin,
             key_bits=k.key_bits,
             batch_s=k.batch_s,
             sync_s=k.sync_s,
@@ -265,6 +279,7 @@ class Core:
             self.events.record("core.started", {"version": __version__, "role": self.config.module.role})
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.alarm_watch.run(), name="alarms")
+                group.create_task(self.kpis.run(), name="KPIs")
                 group.create_task(self._serve_door(), name="door")
                 group.create_task(self._start_kernels(), name="kernels")
                 group.create_task(self.engine.run(), name="engine")

@@ -28,6 +28,7 @@ from qmodd.keys.conversation import (
     with_m_z,
 )
 from qmodd.keys.counts import BlockCounts
+from qmodd.keys.estimation import KeyLength
 from qmodd.keys.kernels import WorkerDied
 from qmodd.keys.material import Held
 from qmodd.keys.pool import PoolRefused
@@ -74,6 +75,8 @@ class AliceDistiller:
     qber: float | None = None
     expected: ExpectedQber = field(default_factory=ExpectedQber)
     policy: ModePolicy = field(default_factory=ModePolicy)
+    # What the counts of the last block gave, for the thresholds of a fixed length.
+    observed: KeyLength | None = None
     # Run, block, and when it began, of the last one by which the rate of sifting was measured.
     _sifted: tuple[int, int, float] = (-1, 0, 0.0)
     _answered: dict[UUID, asyncio.Event] = field(default_factory=dict)
@@ -204,13 +207,16 @@ class AliceDistiller:
         # Some frames are meant to need help; if most of the short ones do, errors are on the rise.
         rising = 2 * ledger.frames_helped > ledger.frames and ledger.short
         self.qber = _within((1.05 if rising else 1.0) * (self.expected.value or 0.0))
-        share = decide(self.desk, raw, counts, ledger.leak_bits)
+        share = decide(self.desk, raw, counts, ledger.leak_bits, self._observe)
         if (result.leak, result.length) != (ledger.leak_bits, share.length.length_bits):
             raise BlockAborted(
                 f"the sides disagree: leak {ledger.leak_bits} and {result.leak} bits, length "
                 f"{share.length.length_bits} and {result.length} bits"
             )
         return counts, share
+
+    def _observe(self, length: KeyLength) -> None:
+        self.observed = length
 
     async def _finish(self, talk: Conversation, record: BlockRecord) -> None:
         """From here on the block is prepared on Alice's side, so its end is a verdict with a token."""

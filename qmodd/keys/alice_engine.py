@@ -24,6 +24,8 @@ from qmodd.keys.engine_common import RUN_FAULTS, Engine, RunEnded, block_id
 from qmodd.keys.fields import MAX_TEXT, ProtocolError
 from qmodd.keys.patterning import EVERY, Neighbours, PatternTally, neighbours, slots_before
 from qmodd.keys.pilot import is_pilot
+from qmodd.keys.planning import make_plan, thresholds
+from qmodd.keys.plans import agreement
 from qmodd.keys.protocol import (
     Basis,
     Committed,
@@ -42,7 +44,7 @@ from qmodd.keys.protocol import (
 )
 from qmodd.keys.reconciliation import ModePolicy
 from qmodd.keys.records import BlockRecord
-from qmodd.keys.settings import EngineSettings, LightServer, OnBatch, Phase, PlanFacts, PlanProvider
+from qmodd.keys.settings import EngineSettings, LengthPolicy, LightServer, OnBatch, Phase, PlanProvider
 from qmodd.keys.sifting import INVALID, Sifted, count, encode_basis, match, sift_alice
 from qmodd.keys.sifting import Detect as Detections
 
@@ -106,7 +108,7 @@ class AliceEngine(Engine):
         self._group = group
         old = self._distiller
         self._distiller = AliceDistiller(
-            self.desk, self.session.send, self._mail, self._line, old.qber, old.expected, old.policy
+            self.desk, self.session.send, self._mail, self._line, old.qber, old.expected, old.policy, old.observed
         )
         group.create_task(self._keying_loop(), name="keying")
 
@@ -229,9 +231,10 @@ class AliceEngine(Engine):
         await source.set_mode(LightMode.KEY, at_slot=key)
         pilot = await source.pilot()
         self._pilot_every = pilot.every if pilot else 0
-        plan = _plan(
+        plan = make_plan(
             *(s, facts, self._run, source_run, sync, key, slot, source.period_ps, source.bin_ps, self._pilot_every),
             self.module_serial,
+            thresholds(s, self._distiller.observed),
         )
         self._facts = facts
         self._phase(Phase.SYNCING, "the public string is sent")
@@ -267,8 +270,10 @@ class AliceEngine(Engine):
             bob_module=message.module,
         )
         self._phase(Phase.KEYING, "synchronised")
+        self._distiller.observed = None
         slot, answered, account = message.first_slot, deque[Answered](), RunAccount()
         while True:
+            self._check_agreed(plan)
             told, data = await self._next(_BATCH_PATIENCE_S)
             if isinstance(told, Detect) and len(answered) < MOST_AHEAD:
                 batch = await self._answer(slot, told, data)
@@ -278,6 +283,18 @@ class AliceEngine(Engine):
                 await self._tallied(builder, answered, told, data, account)
             else:
                 raise RunEnded(f"{type(told).__name__} came where it was not due")
+
+    def _check_agreed(self, plan: Plan) -> None:
+        """Thresholds are fixed for a whole run. Raises RunEnded when a run under better ones should begin."""
+        observed = self._distiller.observed
+        if self.settings.length is LengthPolicy.VARIABLE or observed is None or not thresholds(self.settings, observed):
+            return
+        agreed = agreement(plan)
+        if agreed is None:
+            raise RunEnded("what a block pays for is known: a run with a fixed length begins")
+        why = agreed.decide(observed).why_zero
+        if why is not None:
+            raise RunEnded(f"a run with another fixed length begins: {why}")
 
     async def _answer(self, slot: int, told: Detect, data: bytes) -> Answered:
         """DETECT to BASIS."""
@@ -362,41 +379,3 @@ class AliceEngine(Engine):
             message = protocol.encode(Intensities(self._run, block, facts.mu))
             builder.set_intensities(block, facts.mu, message)
             await self.session.send(message)
-
-
-def _plan(
-    s: EngineSettings,
-    facts: PlanFacts,
-    run: int,
-    source_run: int,
-    sync: int,
-    key: int,
-    slot: int,
-    period_ps: float,
-    bin_ps: float,
-    pilot_every: int,
-    module: str,
-) -> Plan:
-    return Plan(
-        run=run,
-        source_run=source_run,
-        sync_slot=sync,
-        key_slot=key,
-        slot_now=slot,
-        period_ps=period_ps,
-        bin_ps=bin_ps,
-        mu=facts.mu,
-        p_mu=facts.p_mu,
-        p_x=facts.p_x,
-        proof=s.proof.value,
-        eps_sec=s.eps_sec,
-        eps_cor=s.eps_cor,
-        n_z=s.n_z,
-        key_bits=s.key_bits,
-        replenish_bytes=s.replenish_bytes,
-        half_gate_ps=s.half_gate_ps,
-        holdoff=s.holdoff,
-        pilot_every=pilot_every,
-        calibration=facts.calibration,
-        module=module,
-    )

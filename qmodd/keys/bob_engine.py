@@ -39,7 +39,7 @@ from qmodd.keys.protocol import (
 )
 from qmodd.keys.receiving import Reading, Receiver, TagFeed
 from qmodd.keys.records import BlockRecord
-from qmodd.keys.settings import EngineSettings, OnBatch, Phase
+from qmodd.keys.settings import EngineSettings, LengthPolicy, OnBatch, Phase
 from qmodd.keys.tracking import frame_lost, slots_shifted
 
 _PS = 1e-12
@@ -225,6 +225,8 @@ class BobEngine(Engine):
                     f"the modules' settings differ: {name} is {getattr(plan, name)} at Alice and "
                     f"{getattr(s, name)} at Bob"
                 )
+        if plan.agreed and s.length is LengthPolicy.VARIABLE:
+            raise ValueError("the modules' settings differ: length is fixed at Alice and variable at Bob")
         if (impossible := why_impossible(plan)) is not None:
             raise ValueError(impossible)
 

@@ -14,15 +14,16 @@ from qmodd.keys.accounting import BlockAccount
 from qmodd.keys.authentication import BlockAuthentication, Direction, Transcript
 from qmodd.keys.blocks import RawBlock
 from qmodd.keys.counts import BlockCounts
-from qmodd.keys.estimation import THEOREMS, KeyLength, Proof, key_length_interval
+from qmodd.keys.estimation import KeyLength, Proof, key_length_interval
 from qmodd.keys.fields import MAX_TEXT
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import Kernels
 from qmodd.keys.material import Held
+from qmodd.keys.plans import agreement
 from qmodd.keys.protocol import Abort, Auth, BlockMessage, Message
 from qmodd.keys.reconciliation import LAST_ROUND, Help, Mode, Plan, disclosed_bits
 from qmodd.keys.records import BlockRecord
-from qmodd.keys.settings import EngineSettings, LengthRule, OnBlock, OnEvent
+from qmodd.keys.settings import EngineSettings, LengthPolicy, LengthRule, OnBlock, OnEvent
 from qmodd.keys.stations import Box
 from qmodd.keys.verification import TAG_BITS, collision_bound
 from qmodd.randomness import Randomness
@@ -187,14 +188,24 @@ def check_hope(desk: Desk, raw: RawBlock, counts: BlockCounts) -> None:
         raise BlockAborted(f"no key can come of this block: {best.why_zero or 'the bound is not positive'}")
 
 
-def decide(desk: Desk, raw: RawBlock, counts: BlockCounts, leak_bits: int) -> Share:
-    """The block's length and its division. Raises BlockAborted if it pays for no key."""
+def decide(
+    desk: Desk,
+    raw: RawBlock,
+    counts: BlockCounts,
+    leak_bits: int,
+    on_observed: Callable[[KeyLength], None] = lambda _: None,
+) -> Share:
+    """The block's length and its division. Raises BlockAborted if it pays for no key. `on_observed` is told what its
+    own counts give, whether that becomes its length or not."""
     limit, plan = desk.settings.qber_limit, raw.plan
     if counts.qber_z > limit:
         raise BlockAborted(f"QBER_Z {counts.qber_z:.2%} is above the limit of {limit:.2%}")
     if collision_bound(counts.total_z) > plan.eps_cor:
         raise BlockAborted(f"eps_cor {plan.eps_cor:g} is more than a {TAG_BITS}-bit verification tag gives")
     length = _length(desk, raw, counts, leak_bits)
+    on_observed(length)
+    if desk.settings.length is LengthPolicy.FIXED:
+        length = _fixed(raw, length)
     replenish = 8 * plan.replenish_bytes
     keys = (length.length_bits - replenish) // plan.key_bits
     if keys < 1:
@@ -212,6 +223,13 @@ def _length(desk: Desk, raw: RawBlock, counts: BlockCounts, leak_bits: int) -> K
         return desk.length_rule(Proof(plan.proof), counts, raw.mu, plan.p_mu, plan.eps_sec, plan.eps_cor, leak_bits)
     except ValueError as e:
         raise BlockAborted(f"key length cannot be computed: {e}") from None
+
+
+def _fixed(raw: RawBlock, observed: KeyLength) -> KeyLength:
+    agreed = agreement(raw.plan)
+    if agreed is None:
+        raise BlockAborted("no thresholds of a fixed length are agreed yet: this block only tells what they may be")
+    return agreed.decide(observed)
 
 
 async def held(desk: Desk, raw: RawBlock) -> Held:
@@ -290,7 +308,7 @@ def make_record(desk: Desk, raw: RawBlock, role: str, o: Outcome) -> BlockRecord
         seconds=max(0.0, desk.clock.monotonic() - raw.began),
         alice_module=plan.module,
         bob_module=raw.bob_module,
-        theorem=THEOREMS[Proof(plan.proof)].statement,
+        theorem=o.share.length.theorem,
         firmware_sha256=desk.firmware_sha256,
         station_seconds=o.station_seconds,
     )

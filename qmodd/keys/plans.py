@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qmodd.keys.estimation import FixedLength, Proof
 from qmodd.keys.fields import Pairs
 from qmodd.keys.pilot import LEAST_EVERY
 from qmodd.keys.protocol import Plan
@@ -31,7 +32,18 @@ def why_impossible(plan: Plan) -> str | None:
         return "the plan's probabilities are no probabilities"
     if abs(sum(plan.p_mu) - 1.0) > 1e-6:
         return "the plan's probabilities of the intensities do not add up to one"
+    if plan.agreed and agreement(plan) is None:
+        return "the plan's thresholds of a fixed length are none"
     return why_no_intensities(plan.mu)
+
+
+def agreement(plan: Plan) -> FixedLength | None:
+    """What the sides agreed on before the blocks, or None."""
+    try:
+        s_z0, s_z1, phi_z, leak = plan.agreed
+        return FixedLength(Proof(plan.proof), s_z0, s_z1, phi_z, int(leak), plan.eps_sec, plan.eps_cor)
+    except (ValueError, OverflowError):
+        return None
 
 
 def why_no_intensities(mu: Pairs) -> str | None:

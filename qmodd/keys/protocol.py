@@ -17,7 +17,7 @@ from qmodd.cbor import decode as decode_cbor
 from qmodd.cbor import encode as encode_cbor
 from qmodd.keys.fields import CHECK_OF, MAX_ITEMS, InDoubt, Pairs, ProtocolError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 # The relay carries frames of 8 MiB; the session's header and tag and the door's own fields go on top.
 MAX_MESSAGE_BYTES = (8 << 20) - 4096
 
@@ -129,7 +129,7 @@ class Plan(Message):
 
     `mu` are the calibrated intervals of the intensities (signal first), `p_mu` their probabilities. Slots whose
     index is a multiple of `pilot_every` are pilots and never key (0: there are none). `module` is the serial of Alice's
-    photonic module.
+    photonic module. `agreed` are the thresholds of a fixed length (s_z0, s_z1, phi_z, leak_bits), or nothing.
     """
 
     run: int
@@ -153,6 +153,7 @@ class Plan(Message):
     pilot_every: int
     calibration: str
     module: str = ""
+    agreed: tuple[float, ...] = ()
 
 
 @_message(0x21)

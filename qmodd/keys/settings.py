@@ -20,6 +20,13 @@ OnBlock = Callable[[BlockRecord], None]
 OnEvent = Callable[[str, dict[str, Scalar]], None]
 
 
+class LengthPolicy(StrEnum):
+    """Whether a block's length follows from its own counts, or is agreed before it and paid or not."""
+
+    VARIABLE = "variable"
+    FIXED = "fixed"
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """One link's key engine; both modules must agree on what PLAN carries.
@@ -43,6 +50,10 @@ class EngineSettings:
     half_gate_ps: float = 200.0
     # Alice's decides.
     reconciliation: Setting = Setting.AUTO
+    # What a block's own counts give, or a length that was agreed before it, a share `fixed_margin` below what the
+    # blocks before it would have given.
+    length: LengthPolicy = LengthPolicy.VARIABLE
+    fixed_margin: float = 0.05
     holdoff: int = 6
     delays_ps: tuple[float, float, float] = (0.0, 0.0, 0.0)
     replenish_bytes: int = 192
@@ -58,6 +69,8 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.replenish_bytes < ROUND_BYTES:
             raise ValueError(f"replenish_bytes {self.replenish_bytes}: a block uses {ROUND_BYTES} bytes of the pool")
+        if not 0.0 <= self.fixed_margin < 1.0:
+            raise ValueError(f"fixed_margin {self.fixed_margin} must lie in [0, 1)")
         if self.key_bits % 8 or self.key_bits <= 0:
             raise ValueError(f"key_bits {self.key_bits} must be a multiple of 8")
 

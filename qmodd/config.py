@@ -1,6 +1,6 @@
 """The validated configuration of one module. A wrong file is refused before any bus is touched.
 
-Paths in the file are relative to the file. Units stand in the field names.
+Paths in the file are relative to the file, or `credential:NAME` (`qmodd.secret_files`). Units stand in the field names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qmodd.broker_settings import tls_fault
+from qmodd.config_files import Part, located, missing_files, named_files
+from qmodd.secret_files import NoCredential
 
 Address = Annotated[
     str,
@@ -99,6 +101,8 @@ class KeysSection(_Section):
 
 
 class ControlSection(_Section):
+    # Of the control loops' thread, 1 the least; 0 runs it like everything else.
+    realtime_priority: Annotated[int, Field(ge=0, le=50)] = 0
     tec_target_c: Annotated[float, Field(ge=15.0, le=45.0)] = 30.0
     tec_current_limit_a: Annotated[float, Field(ge=0.1, le=3.0)] = 2.0
     tec_kp_a_per_k: Annotated[float, Field(gt=0.0, le=20.0)] = 1.9
@@ -165,6 +169,10 @@ class UplinkSection(_Section):
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    # Core's socket, on which uplink meets it; None: door.sock in module.state_dir.
+    door: Path | None = None
+    # Group that may use the door, where uplink is another user; None: core's user alone.
+    door_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] | None = None
     relay_listen: str | None = None
     relay_connect: str | None = None
     telemetry_period_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
@@ -243,26 +251,12 @@ class Config(_Section):
         return next(d for d in self.device if d.role == role)
 
 
-_PATHS = (
-    ("module", "state_dir"),
-    ("module", "factory"),
-    ("pair", "pre_shared_key"),
-    ("pair", "key_encryption_key"),
-    ("selftest", "golden"),
-    ("uplink", "identity"),
-    ("uplink", "authority"),
-    ("uplink", "ca"),
-    ("uplink", "certificate"),
-    ("uplink", "key"),
-)
-MINIMUM_PRE_SHARED_BYTES = 65_536
-
-
-def load(path: Path) -> Config:
+def load(path: Path, part: Part = "both", *, given: bool = True) -> Config:
     """Read and validate a configuration file.
 
-    Raises ConfigError with one line a fault. Checks that the files it names are there, too: a module without its
-    pre-shared key must not get as far as its lasers.
+    Raises ConfigError with one line a fault. Checks that the files it names are there, too, as far as the `part` needs
+    them: a module without its pre-shared key must not get as far as its lasers. `given` False: this process is not the
+    service, so credentials that it has not been given are left unresolved (`config_files.left_unresolved`).
     """
     try:
         raw = tomllib.loads(path.read_text())
@@ -270,24 +264,26 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {e.strerror}") from None
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{path}: not TOML: {e}") from None
-    return validate(raw, path)
+    return validate(raw, path, part, given=given)
 
 
-def validate(raw: dict[str, Any], path: Path) -> Config:
+def validate(raw: dict[str, Any], path: Path, part: Part = "both", *, given: bool = True) -> Config:
     """As `load`, for a dictionary that stands for the file `path`."""
-    base = path.parent
-    for section, name in _PATHS:
-        value = raw.get(section, {}).get(name)
-        if isinstance(value, str):
-            raw[section][name] = str(base / value)
-    for recipient in raw.get("recipient", []):
-        if isinstance(recipient, dict) and isinstance(recipient.get("public"), str):
-            recipient["public"] = str(base / recipient["public"])
+    faults = []
+    for table, name, where, mine in named_files(raw, part):
+        try:
+            table[name] = located(table[name], path.parent)
+        except NoCredential as e:
+            if mine and given:
+                faults.append(f"{path}: {where} = {table[name]!r}: {e}")
+    if faults:
+        raise ConfigError("\n".join(faults))
     try:
         config = Config.model_validate(raw)
     except ValidationError as e:
         raise ConfigError("\n".join(_say(path, item) for item in e.errors())) from None
-    _check_files(config, path)
+    if faults := missing_files(config, path, part):
+        raise ConfigError("\n".join(faults))
     return config
 
 
@@ -297,45 +293,3 @@ def _say(path: Path, item: Any) -> str:
     message = item["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(value, dict | list | BaseModel) else f" = {value!r}"
     return f"{path}: {where}{shown}: {message}"
-
-
-def _check_files(config: Config, path: Path) -> None:
-    wanted = [
-        ("module.factory", config.module.factory, "the module's factory record"),
-        ("pair.key_encryption_key", config.pair.key_encryption_key, "make one with `qmodd provision`"),
-        ("uplink.identity", config.uplink.identity, "make one with `qmodd provision`"),
-        ("uplink.authority", config.uplink.authority, "the site authority's public key"),
-        *((f"recipient.{r.name}.public", r.public, "the recipient's public key") for r in config.recipient),
-    ]
-    faults = [f"{path}: {field} = {str(p)!r}: no such file ({hint})" for field, p, hint in wanted if not p.exists()]
-    faults += _tls_faults(config.uplink, path)
-    psk = config.pair.pre_shared_key
-    if not psk.exists():
-        faults.append(f"{path}: pair.pre_shared_key = {str(psk)!r}: no such file (make one with `qmodd provision`)")
-    elif psk.stat().st_size < MINIMUM_PRE_SHARED_BYTES:
-        faults.append(
-            f"{path}: pair.pre_shared_key = {str(psk)!r}: {psk.stat().st_size} bytes; at least "
-            f"{MINIMUM_PRE_SHARED_BYTES} bytes are needed"
-        )
-    if faults:
-        raise ConfigError("\n".join(faults))
-
-
-def _tls_faults(uplink: UplinkSection, path: Path) -> list[str]:
-    """Of the files for the connection to the broker, as far as this user may look at them: they are uplink's."""
-    faults = []
-    for name in ("ca", "certificate", "key"):
-        file: Path | None = getattr(uplink, name)
-        if file is None:
-            continue
-        where = f"{path}: uplink.{name} = {str(file)!r}"
-        try:
-            mode = file.stat().st_mode
-        except PermissionError:
-            continue
-        except OSError:
-            faults.append(f"{where}: no such file (`qmodd pki` makes some for the lab)")
-            continue
-        if name == "key" and mode & 0o007:
-            faults.append(f"{where}: mode {mode & 0o777:o} lets everybody read it; chmod 600")
-    return faults

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qmodd.config import Config, ConfigError, load
+from qmodd.config_files import Part, left_unresolved
 from qmodd.systemd import Notifier, Supervision, watchdog_period
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ RESTART_UPLINK_S = 0.5
 SWITCH_S = 0.0005
 # Keys that are on their way, outputs going safe, files: what a stop may take.
 STOP_S = 10.0
+STOP_UPLINK_S = 3.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,14 +36,15 @@ def add_parser(subparsers: Any) -> None:
         ("uplink", "the network's side: MQTT and the service channel", uplink_main),
         ("run", "core and uplink together (lab)", run_main),
     ):
+        part: Part = "uplink" if name == "uplink" else "core" if name == "core" else "both"
         p = subparsers.add_parser(name, help=help_text, epilog=f"example: qmodd {name} --config /etc/qmodd/alice.toml")
         p.add_argument("--config", type=Path, required=True, help="TOML file of the module")
         p.add_argument("--check", action="store_true", help="validate the configuration and exit")
         p.add_argument("--verbose", action="store_true", help="more on stderr")
-        p.set_defaults(run=_checked(action))
+        p.set_defaults(run=_checked(action, part))
 
 
-def _checked(action: Callable[[Config, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def _checked(action: Callable[[Config, argparse.Namespace], int], part: Part) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         logging.basicConfig(
             level=logging.DEBUG if args.verbose else logging.INFO,
@@ -51,13 +54,15 @@ def _checked(action: Callable[[Config, argparse.Namespace], int]) -> Callable[[a
         for noisy in ("pyvisa", "aiomqtt", "mqtt", "asyncio", "numba"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         try:
-            config = load(args.config)
+            config = load(args.config, part, given=not args.check)
             check_drivers(config, args.config)
         except ConfigError as e:
             sys.stderr.write(f"{e}\n")
             return 2
         if args.check:
-            sys.stderr.write(f"{args.config}: in order\n")
+            unseen = left_unresolved(config)
+            aside = f", but for what only the service is given: {', '.join(unseen)}" if unseen else ""
+            sys.stderr.write(f"{args.config}: in order{aside}\n")
             return 0
         return action(config, args)
 
@@ -79,7 +84,7 @@ def check_drivers(config: Config, path: Path) -> None:
 
 
 def door_path(config: Config) -> Path:
-    return config.module.state_dir / "door.sock"
+    return config.uplink.door or config.module.state_dir / "door.sock"
 
 
 def local_path(config: Config) -> Path:
@@ -105,23 +110,23 @@ async def _core(config: Config) -> None:
     from qmodd.door_core import DoorCore
     from qmodd.keys.kernels import InlineKernels, Kernels, WorkerKernels
     from qmodd.randomness import SystemRandomness
+    from qmodd.realtime import take_priority
 
     # Bus threads share the interpreter with the loops: 5 ms a turn, the default, would add up to a missed period.
     sys.setswitchinterval(SWITCH_S)
+    if (why := take_priority(config.control.realtime_priority)) is not None:
+        log.warning("%s", why)
     clock, randomness = SystemClock(), SystemRandomness()
     kernels: Kernels = WorkerKernels() if config.keys.worker else InlineKernels(randomness)
 
     def make_door(**parts: Any) -> DoorCore:
-        return Door(door_path(config), **parts)
+        return Door(door_path(config), **parts, group=config.uplink.door_group)
 
     async def serve(door: DoorCore) -> None:
         assert isinstance(door, Door)
         await door.run()
 
-    try:
-        notifier, watchdog_s = Notifier.from_environment(os.environ), watchdog_period(os.environ, os.getpid())
-    except ValueError as e:
-        raise ConfigError(f"environment: {e}") from e
+    notifier, watchdog_s = _supervisor()
     injected = Injected(
         real_libraries(),
         clock,
@@ -149,20 +154,7 @@ async def supervised(core: Core, notifier: Notifier, period_s: float | None) -> 
     def status() -> str:
         return f"{life.activity}: {life.why('activity')}"
 
-    async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(Supervision(notifier, period_s, Health(core).why, status).run(), name="systemd")
-            try:
-                await core.run()
-            finally:
-                watch.cancel()
-                notifier.stopping()
-                notifier.extend_timeout(STOP_S)
-
-    try:
-        await run()
-    finally:
-        notifier.close()
+    await Supervision(notifier, period_s, Health(core).why, status).around(core.run, STOP_S)
 
 
 class Health:
@@ -185,6 +177,14 @@ class Health:
         return ", ".join(f"loop {name} silent for {age:.1f} s" for name, age in sorted(late.items())) or None
 
 
+def _supervisor() -> tuple[Notifier, float | None]:
+    """systemd as this process's environment names it, and its deadline in s. Raises ConfigError."""
+    try:
+        return Notifier.from_environment(os.environ), watchdog_period(os.environ, os.getpid())
+    except ValueError as e:
+        raise ConfigError(f"environment: {e}") from e
+
+
 @contextmanager
 def only_core(state_dir: Path) -> Iterator[None]:
     """Holds the state directory's lock; the kernel drops it with the process, however that ends.
@@ -197,6 +197,26 @@ def only_core(state_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"module.state_dir = {str(state_dir)!r}: another core runs on it") from None
+        yield
+
+
+@contextmanager
+def only_uplink(directory: Path) -> Iterator[None]:
+    """As `only_core`, for the uplinks of one module, which would take door and broker away from each other.
+
+    Where uplink may not write there, nothing is held; the one that the broker sends away then stands back.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = open(directory / "uplink.lock", "w")  # noqa: SIM115 # closed by the `with` below
+    except OSError:
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{directory}: another uplink of this module runs") from None
         yield
 
 
@@ -218,11 +238,20 @@ async def _uplink(config: Config) -> None:
     settings = UplinkSettings(
         serial=config.module.serial,
         door=door_path(config),
-        broker=BrokerSettings(url=u.broker),
+        broker=BrokerSettings(url=u.broker, ca=u.ca, certificate=u.certificate, key=u.key),
         relay_listen=u.relay_listen,
         relay_connect=u.relay_connect,
     )
-    await run_uplink(settings, SystemRandomness(), lambda name, why: log.info("%s %s", name, why))
+    told = ["started"]
+
+    def report(name: str, why: str) -> None:
+        told[0] = f"{name} {why}"
+        log.info("%s %s", name, why)
+
+    # That its event loop turns is all that uplink has to show: what it waits for may be away for days.
+    supervision = Supervision(*_supervisor(), lambda: None, lambda: told[0])
+    with only_uplink(settings.door.parent):
+        await supervision.around(lambda: run_uplink(settings, SystemRandomness(), report), STOP_UPLINK_S)
 
 
 def run_main(config: Config, args: argparse.Namespace) -> int:

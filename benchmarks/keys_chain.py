@@ -225,7 +225,7 @@ async def _frames(kernels: WorkerKernels, played: Tape, basis: list[bytes], n_z:
         begun = time.perf_counter()
         end = played.ends[j] * int(PERIOD_PS)
         seen = await kernels.accept(t, played.channel[j], end, clock, (), np.empty((0, 2), np.int64))
-        await kernels.announce(seen.first_slot, True)
+        must_agree("one batch's DETECT", bool(seen.detect))
         middle = time.perf_counter()
         _, gathered = await kernels.sift(seen.first_slot, basis[j], n_z)
         frames, sifting = frames + middle - begun, sifting + time.perf_counter() - middle

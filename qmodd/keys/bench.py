@@ -38,13 +38,15 @@ class NotOpen(Exception):
 @dataclass(frozen=True)
 class Seen:
     """A batch of detections without the detections, which stay on the bench under `first_slot`. `counters` count all
-    slots; `pilot` is what its pilot slots held, None if the plan has none."""
+    slots; `pilot` is what its pilot slots held, None if the plan has none. `detect` is DETECT where nothing is left to
+    be decided about the batch: `announce` is for the others."""
 
     first_slot: int
     end_slot: int
     counters: FrameCounters
     tracking: Residuals
     pilot: PilotCounts | None
+    detect: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,14 @@ class Corrected:
     iterations: int
     leak_bits: int
     m_z: tuple[int, int]
+
+
+def _edges(batch: FrameBatch) -> tuple[int, int]:
+    return batch.first_slot, batch.end_slot
+
+
+def _detect(batch: FrameBatch) -> bytes:
+    return encode_detect(*_edges(batch), batch.slots, batch.basis)
 
 
 class Run:
@@ -119,7 +129,8 @@ class Bench:
             batch, pilot = without_pilot(batch, pilot_every, clock.period_ps * 1e-12)
         if batch.end_slot > batch.first_slot:
             run.batches[batch.first_slot] = batch
-        return Seen(batch.first_slot, batch.end_slot, counters, batch.tracking, pilot)
+        whole = pilot is None and batch.end_slot > batch.first_slot
+        return Seen(*_edges(batch), counters, batch.tracking, pilot, _detect(batch) if whole else b"")
 
     def announce(self, first_slot: int, keep: bool) -> bytes:
         """DETECT of a batch; without any detection if it is not to be kept."""
@@ -127,7 +138,7 @@ class Bench:
         batch = run.batch(first_slot)
         if not keep:
             batch = run.batches[first_slot] = kept_out(batch)
-        return encode_detect(batch.first_slot, batch.end_slot, batch.slots, batch.basis)
+        return _detect(batch)
 
     def sift(self, first_slot: int, basis: bytes, n_z: int) -> tuple[BatchReport, Gathered]:
         """Take Alice's answer to a batch; blocks close at `n_z` Z detections and stay here."""

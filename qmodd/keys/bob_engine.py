@@ -315,7 +315,8 @@ class BobEngine(Engine):
         self._see_light(seen.counters)
         await self._check_frame(builder, frame_lost(seen.counters))
         keep = seen.pilot is None or not self.on_pilot(seen.pilot, reading.read_at)
-        detect = protocol.encode(Detect(builder.plan.run, await self.desk.kernels.announce(first, keep)))
+        data = seen.detect or await self.desk.kernels.announce(first, keep)
+        detect = protocol.encode(Detect(builder.plan.run, data))
         announced.append(
             Announced(first, seen.end_slot, detect, reading.read_at, self.desk.clock.monotonic(), receiver.residual_ps)
         )

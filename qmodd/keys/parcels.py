@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-INLINE_BYTES = 16_384
+INLINE_BYTES = 81_920
 # Above this, writing takes the better part of a millisecond and does not belong into an event loop.
 LARGE_BYTES = 262_144
 _DATAGRAM = 2 * INLINE_BYTES

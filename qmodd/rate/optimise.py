@@ -7,7 +7,7 @@ so nothing that wants a derivative is asked for one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qmodd.rate.planner import Expectation, expected
@@ -43,11 +43,18 @@ class Proposal:
     present: Expectation
 
 
-def optimise(system: System, loss_db: float, n_z: int | None = None, fixed: Sequence[str] = ()) -> Proposal:
+def optimise(
+    system: System,
+    loss_db: float,
+    n_z: int | None = None,
+    fixed: Sequence[str] = (),
+    ranges: Mapping[str, tuple[float, float]] = RANGES,
+) -> Proposal:
     """Settings with the most secret bits a second at this loss, block size and measured errors.
 
-    `fixed` names settings that stay as the system has them. Works for a source of one decoy; with two, the third
-    intensity and its probability's share stay as they are. Raises ValueError on a name that is no setting.
+    `fixed` names settings that stay as the system has them; `ranges` are least and greatest value of each. Works for a
+    source of one decoy; with two, the third intensity and its probability's share stay as they are. Raises ValueError
+    on a name that is no setting.
     """
     if unknown := sorted(set(fixed) - set(RANGES)):
         raise ValueError(f"no setting {unknown[0]!r}; there are {', '.join(RANGES)}")
@@ -57,7 +64,7 @@ def optimise(system: System, loss_db: float, n_z: int | None = None, fixed: Sequ
     def rate(values: Sequence[float]) -> float:
         return expected(with_settings(system, now | dict(zip(free, values, strict=True))), loss_db, n_z).skr_bps
 
-    low, high = [RANGES[n][0] for n in free], [RANGES[n][1] for n in free]
+    low, high = [ranges[n][0] for n in free], [ranges[n][1] for n in free]
     named = [dict(zip(RANGES, start, strict=True)) for start in _STARTS]
     starts = [[start[n] for n in free] for start in [now, *named]]
     inside = [[min(h, max(a, v)) for v, a, h in zip(s, low, high, strict=True)] for s in starts]

@@ -67,6 +67,9 @@ def _reasons(m: Summary) -> list[Text]:
         held.setdefault(i["why"], []).append(i["output"])
     for why, outputs in held.items():
         out.append(Text(f"{m['module']}: {', '.join(outputs)} held off: {why}", style="yellow"))
+    if waiting := m.get("approvals"):
+        text = f"{m['module']}: {len(waiting)} approval{'s' * (len(waiting) > 1)} wait: qmodctl approvals {m['module']}"
+        out.append(Text(text, style="yellow"))
     if m["alarms"]:
         out.append(Text(f"{m['module']}: alarms {', '.join(m['alarms'])}", style="red"))
     return out

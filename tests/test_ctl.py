@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,10 @@ class Answers:
     async def status(self, module: str | None) -> list[dict[str, Any]]:
         return self.modules
 
-    async def watch(self, module: str | None, show: Any) -> None:
-        views = Views()
+    async def watch(self, modules: Sequence[str], wanted: Sequence[str], heard: Callable[[str, bytes], None]) -> None:
+        assert {"alive", "state", "telemetry/+"} <= set(wanted)
         for suffix, payload in (("alive", ALIVE.payload()), ("telemetry/thermal", b'{"die_c": 30.0, "seq": 1}')):
-            views.take(f"qmodd/v1/{MODULE}/{suffix}", payload)
-            show(views, MODULE)
+            heard(f"qmodd/v1/{MODULE}/{suffix}", payload)
 
     async def do(self, client: Any, module: str, command: str, arguments: dict[str, Any]) -> Reply:
         return self.reply

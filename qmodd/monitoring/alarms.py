@@ -74,11 +74,14 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Change:
-    """`what`: raised, changed, cleared, acknowledged, shelved, suppressed or released. `by`: root, or a person."""
+    """`what`: raised, changed, cleared, acknowledged, shelved, suppressed or released. `by`: root, or a person.
+    `after_s`: how long that took; raised: since the condition began, acknowledged: since raised, cleared: how long the
+    condition lasted."""
 
     what: str
     alarm: Alarm
     by: str = ""
+    after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class Alarms:
         )
         self._sums.raised += 1
         self._sums.detect_s += waited
-        return [Change("raised", c.alarm)]
+        return [Change("raised", c.alarm, after_s=waited)]
 
     def _may_clear(self, kind: Kind, c: _Condition, now: float) -> bool:
         assert c.alarm is not None
@@ -216,7 +219,7 @@ class Alarms:
         self._sums.repair_s += gone - c.alarm.occurred
         cleared = replace(c.alarm, severity=Severity.CLEARED, last=now)
         c.alarm, c.suppressed_by = None, ""
-        return [Change("cleared", cleared)]
+        return [Change("cleared", cleared, after_s=gone - cleared.occurred)]
 
     def _suppress(self, c: _Condition, root: str) -> list[Change]:
         """A consequence that was raised first steps back when its root is raised, and returns if it outlives it."""
@@ -253,11 +256,13 @@ class Alarms:
         """Raises LookupError for an alarm that is not active."""
         c = self._active(id)
         assert c.alarm is not None
+        after_s: float | None = None
         if not c.alarm.acknowledged:
+            after_s = now - c.alarm.raised
             self._sums.acknowledged += 1
-            self._sums.acknowledge_s += now - c.alarm.raised
+            self._sums.acknowledge_s += after_s
             c.alarm = replace(c.alarm, acknowledged=by, acknowledged_at=now)
-        return [Change("acknowledged", c.alarm, by), *self.tick(now)]
+        return [Change("acknowledged", c.alarm, by, after_s), *self.tick(now)]
 
     def shelve(self, id: str, by: str, until: float, now: float) -> list[Change]:
         """Not announced until then, raised or not. Raises LookupError for an unknown alarm, ValueError for the past."""

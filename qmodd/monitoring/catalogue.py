@@ -216,6 +216,14 @@ SAFETY = (
         recover_s=120.0,
     ),
     Kind(
+        "zeroised",
+        Severity.CRITICAL,
+        _PROCESSING,
+        "underlyingResourceUnavailable",
+        "Every secret of the module was destroyed",
+        latched=True,
+    ),
+    Kind(
         "module-latched",
         Severity.CRITICAL,
         _EQUIPMENT,
@@ -228,6 +236,7 @@ SAFETY = (
             "heater-budget",
             "watchdog-tripped",
             "output-not-safe",
+            "zeroised",
         ),
     ),
     Kind(
@@ -365,6 +374,13 @@ KEYS = (
         _SERVICE,
         "corruptData",
         "The two modules' authentication pools are not the same",
+    ),
+    Kind(
+        "key-account",
+        Severity.CRITICAL,
+        _PROCESSING,
+        "corruptData",
+        "The keys in the store are not those that its account says",
     ),
     Kind(
         "key-store-full",

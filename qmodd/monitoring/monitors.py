@@ -189,10 +189,11 @@ def _rails(config: Config) -> Iterator[Monitor]:
 
 
 def _temperatures(config: Config) -> Iterator[Monitor]:
-    s, target = config.safety, config.control.tec_target_c
-    # The lock follows what the die does within 0.1 K; half a kelvin is the alarm `temperature-not-held`.
+    s, target, far = config.safety, config.control.tec_target_c, config.alarms.temperature_k
+    # The lock follows what the die does within 0.1 K; beyond `far` is the alarm `temperature-not-held`.
+    near = min(0.1, far)
     yield Monitor(
-        "chip", "tec.object_c", "C", target - 0.5, target - 0.1, target + 0.1, target + 0.5, _CONTROL, serving=True
+        "chip", "tec.object_c", "C", target - far, target - near, target + near, target + far, _CONTROL, serving=True
     )
     yield Monitor("submount", "submount.celsius", "C", 0.0, 5.0, s.submount_max_c - 10.0, s.submount_max_c, _SAFETY)
     yield Monitor("heat_sink", "tec.sink_c", "C", -10.0, 0.0, s.sink_max_c - 10.0, s.sink_max_c, _SAFETY)

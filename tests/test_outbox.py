@@ -7,13 +7,14 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from qmodd.outbox import MAX_PAYLOAD_BYTES, Outbox, OutboxDamaged
+from qmodd.outbox import CHECKPOINT_BYTES, MAX_PAYLOAD_BYTES, Outbox, OutboxDamaged
 from tests.uplink_fakes import START
 
 BATCH = UUID(int=5)
@@ -176,3 +177,70 @@ def test_deleted_ciphertext_does_not_stay_in_the_file(tmp_path: Path) -> None:
     outbox.close()
     assert b"CIPHERTEXT" not in path.read_bytes()
     assert sqlite3.connect(path).close() is None
+
+
+def test_nobody_who_puts_something_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, waited = os.fdatasync, list[str]()
+
+    def slow(file: int) -> None:
+        waited.append(threading.current_thread().name)
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    outbox = Outbox(tmp_path / "outbox.db")
+    stop = outbox.keep_synced()
+    for n in range(20):
+        outbox.published(outbox.put("event", str(n).encode(), kind="event"))
+        outbox.put("alarm/x", str(n).encode(), kind="alarm", retain=True)
+    assert threading.current_thread().name not in waited
+    stop()
+    assert "outbox" in waited
+    outbox.close()
+
+
+def test_the_log_is_brought_into_the_file_and_does_not_grow_for_ever(tmp_path: Path) -> None:
+    outbox, log = Outbox(tmp_path / "outbox.db"), tmp_path / "outbox.db-wal"
+    largest = 0
+    for _ in range(40):
+        for _ in range(8):
+            row = outbox.put("keys/kms", bytes(100_000), kind="key")
+            outbox.delete(row)
+        outbox.sync()
+        largest = max(largest, log.stat().st_size)
+    assert CHECKPOINT_BYTES < largest < 3 * CHECKPOINT_BYTES
+    outbox.put("event", b"1", kind="event")
+    assert [r.payload for r in outbox.pending()] == [b"1"]
+    outbox.close()
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+
+    def work(name: str) -> None:
+        for n in range(50):
+            with outbox.transaction():
+                outbox.put("event", f"{name}{n}".encode(), kind="event")
+                outbox.put("event", f"{name}{n}".encode(), kind="event")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    payloads = [row.payload for row in outbox.pending()]
+    assert len(payloads) == 300
+    assert payloads[::2] == payloads[1::2]  # no transaction came between the halves of another
+    outbox.close()
+
+
+def test_a_held_row_is_told_to_nobody_until_it_is_released(tmp_path: Path) -> None:
+    heard: list[int] = []
+    outbox = Outbox(tmp_path / "outbox.db", [lambda: heard.append(1)])
+    row = outbox.put("keys/kms", b"sealed", kind="key", held=True)
+    assert outbox.pending() == heard == []
+    outbox.renew()
+    assert outbox.pending() == []
+    assert outbox.release([row, row + 1]) == 1
+    assert [r.id for r in outbox.pending()] == [row]
+    assert outbox.release([row]) == outbox.release() == 0
+    outbox.close()

@@ -136,7 +136,7 @@ class AliceDistiller:
                     eps_auth=talk.eps_auth(),
                     seed=seed,
                     station_seconds=dict(visit.seconds),
-                    allocations=len(self.desk.journal.store.recipients),
+                    allocations=len(share.allocation.shares),
                     created=now.timestamp(),
                     not_after=later.timestamp(),
                 ),
@@ -144,7 +144,8 @@ class AliceDistiller:
             await self.desk.blocking(self.desk.journal.prepare, record, secret)
             await talk.send(
                 Prepare(
-                    raw.run, raw.block, UUID(record.uuid).bytes, record.created, record.not_after, record.allocations
+                    *(raw.run, raw.block, UUID(record.uuid).bytes, record.created, record.not_after),
+                    *(record.allocations, share.allocation.shares, share.allocation.sizes),
                 )
             )
             await talk.send_tag(1)

@@ -104,6 +104,10 @@ class AliceEngine(Engine):
         self._anchor = (0, 0.0)
         self._pilot_every = 0
 
+    def follow(self, settings: EngineSettings) -> None:
+        super().follow(settings)
+        self._distiller.policy.setting = settings.reconciliation
+
     async def _tasks(self, group: asyncio.TaskGroup) -> None:
         self._group = group
         old = self._distiller

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from qmodd.keys.alice_distil import BLOCK_FAULTS
+from qmodd.keys.allocation import difference
 from qmodd.keys.amplification import seed_bytes
 from qmodd.keys.authentication import BadTag, BlockAuthentication, Direction, check_token
 from qmodd.keys.blocks import RawBlock
@@ -23,6 +24,7 @@ from qmodd.keys.conversation import (
     decide,
     held,
     make_record,
+    pairs_of,
     with_m_z,
 )
 from qmodd.keys.counts import BlockCounts
@@ -112,12 +114,9 @@ class BobDistiller:
         eps_auth = talk.eps_auth()
         prepare = await talk.expect(Prepare)
         await talk.check_tag(1)
-        recipients = len(self.desk.journal.store.recipients)
-        if prepare.allocations != recipients:
-            raise BlockAborted(
-                f"{prepare.allocations} recipients at the far site, {recipients} at this one: keys "
-                "belong to pairs of recipients"
-            )
+        pairs = pairs_of(self.desk, raw.plan.key_bits)
+        if differs := difference(pairs, prepare.shares, prepare.sizes):
+            raise BlockAborted(differs)
         record = make_record(
             self.desk,
             raw,

@@ -11,6 +11,7 @@ from qmodd.clock import Clock
 from qmodd.crypto import mac
 from qmodd.keys import protocol
 from qmodd.keys.accounting import BlockAccount
+from qmodd.keys.allocation import Allocation, Pair
 from qmodd.keys.authentication import BlockAuthentication, Direction, Transcript
 from qmodd.keys.blocks import RawBlock
 from qmodd.keys.counts import BlockCounts
@@ -167,11 +168,12 @@ class Share:
     replenish: int
     keys: int
     key_bits: int
+    allocation: Allocation
 
     @property
     def used(self) -> int:
         """Bits that privacy amplification really makes."""
-        return self.replenish + self.keys * self.key_bits
+        return self.replenish + self.allocation.bits(self.keys)
 
     @property
     def dropped(self) -> int:
@@ -207,14 +209,20 @@ def decide(
     if desk.settings.length is LengthPolicy.FIXED:
         length = _fixed(raw, length)
     replenish = 8 * plan.replenish_bytes
-    keys = (length.length_bits - replenish) // plan.key_bits
+    allocation = Allocation.by(pairs_of(desk, plan.key_bits))
+    keys = allocation.keys_in(length.length_bits - replenish)
     if keys < 1:
         why = length.why_zero or (
             f"{length.length_bits} secret bits are too few for {replenish} bits of "
-            f"authentication and one key of {plan.key_bits} bits"
+            f"authentication and one key of {allocation.size(0)} bits"
         )
         raise BlockAborted(why)
-    return Share(length, replenish, keys, plan.key_bits)
+    return Share(length, replenish, keys, plan.key_bits, allocation)
+
+
+def pairs_of(desk: Desk, key_bits: int) -> tuple[Pair, ...]:
+    """The pairs of recipients that a block of this plan is dealt to."""
+    return desk.settings.pairs or tuple(Pair(name, 1, key_bits) for name in desk.journal.store.recipients)
 
 
 def _length(desk: Desk, raw: RawBlock, counts: BlockCounts, leak_bits: int) -> KeyLength:
@@ -311,6 +319,8 @@ def make_record(desk: Desk, raw: RawBlock, role: str, o: Outcome) -> BlockRecord
         theorem=o.share.length.theorem,
         firmware_sha256=desk.firmware_sha256,
         station_seconds=o.station_seconds,
+        pairs=tuple(zip(o.share.allocation.shares, o.share.allocation.sizes, strict=True)),
+        recipients=tuple(p.name for p in pairs_of(desk, plan.key_bits)),
     )
 
 

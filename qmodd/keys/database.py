@@ -12,8 +12,6 @@ from pathlib import Path
 from qmodd.keys.schema import MIGRATIONS
 from qmodd.migrate import bring_up
 
-_CHUNK = 1 << 20
-
 
 class Database:
     """Two SQLite connections, one to write and one to read, so that a question never waits for a commit to reach the
@@ -77,32 +75,7 @@ class Database:
                 with self._reading:
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def destroy_and_reopen(self) -> None:
-        """Overwrite and remove the file and its log, and begin an empty one in its place; the object stays the same."""
-        with self._lock, self._reading:
-            self._reader.close()
-            self._connection.close()
-            for suffix in ("", "-wal", "-shm"):
-                destroy_file(self.path.with_name(self.path.name + suffix))
-            self._open()
-
     def close(self) -> None:
         with self._lock, self._reading:
             self._reader.close()
             self._connection.close()
-
-
-def destroy_file(path: Path) -> None:
-    """Overwrite once with random bytes, bring that to the disk, remove the name. Nothing if it is not there."""
-    try:
-        file = os.open(path, os.O_WRONLY)
-    except FileNotFoundError:
-        return
-    try:
-        left = os.fstat(file).st_size
-        while left > 0:
-            left -= os.write(file, os.urandom(min(left, _CHUNK)))
-        os.fsync(file)
-    finally:
-        os.close(file)
-    path.unlink(missing_ok=True)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 from uuid import UUID
 
 from drivers.errors import DriverError
 from qmodd.channel import ChannelDown, MessageChannel
+from qmodd.keys.allocation import difference
 from qmodd.keys.authentication import Direction, SessionBroken
 from qmodd.keys.bench import NotOpen
 from qmodd.keys.blocks import Flags, RawBlock
-from qmodd.keys.conversation import BlockAborted, Desk
+from qmodd.keys.conversation import BlockAborted, Desk, pairs_of
 from qmodd.keys.estimation import binary_entropy
 from qmodd.keys.fields import ProtocolError
 from qmodd.keys.kernels import WorkerDied
 from qmodd.keys.material import Held
 from qmodd.keys.pool import PoolRefused
-from qmodd.keys.protocol import BlockMessage, Message, Note, Stop, Welcome
+from qmodd.keys.protocol import BlockMessage, HandoverMessage, Message, Note, Recipients, Rekey, Stop, Welcome
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.session import Party, Session
 from qmodd.keys.settings import EngineSettings, EngineStatus, OnBatch, Phase
@@ -30,6 +32,13 @@ MOST_UNREAD = 256
 MOST_UNREAD_BYTES = 1 << 25
 # What ends a run and is tried again, by a run of its own.
 RUN_FAULTS = (DriverError, WorkerDied, NotOpen, PoolRefused, StoreRefused, ValueError)
+
+
+class HandoverTalk(Protocol):
+    """Talk about keys that are committed, beside everything else in a session (`qmodd.keys.handover`)."""
+
+    async def session(self, send: Callable[[Message], Awaitable[None]]) -> None: ...
+    def hear(self, message: HandoverMessage) -> None: ...
 
 
 class RunEnded(Exception):
@@ -64,6 +73,11 @@ class Engine(ABC):
         # Told the serial of the far photonic module whenever another one than before is heard of.
         self.on_peer_module: Callable[[str], None] = lambda serial: None
         self.peer_module = ""
+        # Fingerprint of the pad that this module would change over to, b"" for none; and who hears the far one's.
+        self.rekey_offer = b""
+        self.on_rekey: Callable[[bytes], None] = lambda fingerprint: None
+        # Whoever hands keys over at both sites; None: nobody does.
+        self.handover: HandoverTalk | None = None
         self._changed = asyncio.Event()
         self._settled = False
         self._pool_fault: str | None = None
@@ -88,6 +102,9 @@ class Engine(ABC):
         self._drop = asyncio.Event()
         self._settled = False
         self._welcome = None
+        self._welcomed = asyncio.Event()
+        # Until the far module has said how it deals its keys.
+        self._recipients_differ: str | None = "the far module has not said who its keys are for"
         self.status.blocks_in_flight = 0
         self.status.peer_ready = False
 
@@ -138,6 +155,16 @@ class Engine(ABC):
         self._drop_why = why
         self._drop.set()
 
+    async def offer_rekey(self) -> None:
+        """Tell the far module which pad this one would change over to, if there is one."""
+        if self.rekey_offer:
+            await self._try_send(Rekey(self.rekey_offer))
+
+    def rekeyed(self) -> None:
+        """The pool is another one: what was said about the one before does not hold, and the session ends."""
+        self._pool_fault, self.status.pool_low = None, False
+        self.drop_blocks("the pair was re-keyed")
+
     async def note(self, state: str, why: str) -> None:
         """State of this module, shown on the far one."""
         if (state, why) != self._note:
@@ -177,11 +204,17 @@ class Engine(ABC):
             return self._why_not
         if self._pool_fault is not None:
             return self._pool_fault
+        if self._recipients_differ is not None:
+            return self._recipients_differ
         if not self._settled:
             return "blocks of an earlier session are being settled"
         if store.waiting() >= s.store_limit:
             return f"{store.waiting()} keys wait for delivery; the limit is {s.store_limit}"
         return self.desk.journal.pool.why_not()
+
+    def follow(self, settings: EngineSettings) -> None:
+        """Other settings from here on; what has begun with the old ones, a run or a block, ends with them."""
+        self.settings = self.desk.settings = settings
 
     def _event(self, name: str, **fields: str | int | float | bool | None) -> None:
         self.desk.on_event(name, fields)
@@ -226,6 +259,7 @@ class Engine(ABC):
                 group.create_task(self._distil_loop(group), name="distil")
                 group.create_task(self._beat(), name="beat")
                 group.create_task(self._dropping(), name="drop")
+                group.create_task(self._hand_over(), name="handover")
                 await self._welcome_peer()
                 await self._read()
         except* (ChannelDown, SessionBroken, ProtocolError) as faults:
@@ -272,7 +306,7 @@ class Engine(ABC):
                 await self.desk.blocking(journal.abort, doubt.uuid)
         doubts = tuple((d.uuid.bytes, d.round) for d in journal.in_doubt())
         pool = journal.pool
-        await self.session.send(Welcome(pool.next_round, pool.written, journal.store.commits, doubts))
+        await self.session.send(Welcome(pool.next_round, pool.written, pool.since_begun(journal.store.commits), doubts))
         await self._send_note()
 
     async def _read(self) -> None:
@@ -288,6 +322,13 @@ class Engine(ABC):
                     self._hear_module(message.module)
                 case Welcome():
                     await self._greeted(message)
+                case Rekey():
+                    self.on_rekey(message.fingerprint)
+                case Recipients():
+                    self._compare_recipients(message)
+                case HandoverMessage():
+                    if self.handover is not None:
+                        self.handover.hear(message)
                 case BlockMessage():
                     unread = self._mail.post(message, data)
                 case _:
@@ -300,6 +341,7 @@ class Engine(ABC):
         if self._welcome is not None:
             raise ProtocolError("a second WELCOME in one session")
         self._welcome = welcome
+        self._welcomed.set()
         self._event("session.open", peer=self.session.peer_serial)
         self._phase(Phase.IDLE, "connected")
         try:
@@ -309,12 +351,28 @@ class Engine(ABC):
         await self._on_welcome(welcome)
         self._changed.set()
 
+    def _compare_recipients(self, far: Recipients) -> None:
+        """Keys belong to pairs of recipients, so both sites must deal them alike."""
+        pairs = pairs_of(self.desk, self.settings.key_bits)
+        self._recipients_differ = difference(pairs, far.shares, far.key_bits)
+        if self._recipients_differ is not None:
+            self._event("recipients.differ", why=self._recipients_differ)
+        self._changed.set()
+
+    async def _hand_over(self) -> None:
+        await self._welcomed.wait()
+        pairs = pairs_of(self.desk, self.settings.key_bits)
+        names, shares, sizes = zip(*((p.name, p.share, p.key_bits) for p in pairs), strict=True)
+        await self.session.send(Recipients(names, shares, sizes))
+        if self.handover is not None:
+            await self.handover.session(self.session.send)
+
     def _compare_pools(self) -> None:
         """Once nothing is in doubt, both pools and stores must have seen the same commits."""
         journal, welcome = self.desk.journal, self._welcome
         if welcome is None:
             return
-        mine = (journal.store.commits, journal.pool.written)
+        mine = (journal.pool.since_begun(journal.store.commits), journal.pool.written)
         if mine != (welcome.commits, welcome.pool_bytes):
             self._pool_fault = (
                 f"the pools differ: {mine[0]} blocks and {mine[1]} bytes here, {welcome.commits} and "
@@ -337,6 +395,7 @@ class Engine(ABC):
         await self._try_send(
             Note(state or self.status.phase.value, blocked or why, blocked is None, self.module_serial)
         )
+        await self.offer_rekey()
         pool = self.desk.journal.pool
         self.status.pool_rounds, low = pool.rounds_left, pool.low
         if low and not self.status.pool_low:
@@ -390,7 +449,7 @@ class Engine(ABC):
         s.qber_z, s.qber_x = record.qber_z, record.qber_x
         ideal = sum(record.n_z) * binary_entropy(record.qber_z)
         s.efficiency = record.leak_bits / ideal if ideal > 0 else 0.0
-        s.secret_bps = record.keys * record.key_bits / record.seconds if record.seconds > 0 else 0.0
+        s.secret_bps = record.secret_bits / record.seconds if record.seconds > 0 else 0.0
         self._event(
             "block.committed",
             block=record.uuid,

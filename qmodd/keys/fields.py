@@ -74,6 +74,7 @@ CHECK_OF: dict[Any, Callable[[Any], Any]] = {
     tuple[int, ...]: _many(_integer),
     tuple[float, ...]: _many(_number),
     tuple[bytes, ...]: _many(_octets),
+    tuple[str, ...]: _many(_text),
     Pairs: _many(_two(_number, _number)),
     InDoubt: _many(_two(_octets, _integer)),
 }

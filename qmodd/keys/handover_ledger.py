@@ -62,7 +62,9 @@ class HandoverLedger:
     def delivered(db: sqlite3.Connection, ids: Iterable[UUID], batch: UUID | None, now: float) -> None:
         db.executemany(
             "INSERT INTO handover (id, held, batch, delivered) VALUES (?, 1, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-            "held = 1, batch = COALESCE(excluded.batch, batch), delivered = COALESCE(delivered, excluded.delivered)",
+            "held = 1, batch = COALESCE(excluded.batch, batch), delivered = COALESCE(delivered, excluded.delivered), "
+            # Given up while it was being sealed: the recipient has to hear of it after all.
+            "mine = CASE WHEN mine = 3 AND held = 0 THEN 2 ELSE mine END",
             [(i.bytes, batch.bytes if batch else None, now) for i in ids],
         )
 
@@ -112,11 +114,6 @@ class HandoverLedger:
             "UPDATE handover SET told = MAX(told, MIN(mine, ?)) WHERE id = ?", [(level, i.bytes) for i in ids]
         )
 
-    def forget_what_far_heard(self) -> None:
-        """The far module begins anew (its store was lost, or another module is in its place): tell it everything."""
-        with self._database.transaction() as db:
-            db.execute("UPDATE handover SET told = 0 WHERE told > 0")
-
     def untold(self, after: int, limit: int) -> list[Untold]:
         """What the far module has not confirmed to have heard, in the ledger's order behind place `after`."""
         rows = self._database.rows(
@@ -137,12 +134,14 @@ class HandoverLedger:
         """Keys with their reasons that a recipient has to be told of, by (recipient, `usable` or `revoke`)."""
         rows = self._database.rows(
             "SELECT k.recipient, h.mine, h.id, h.why FROM handover h JOIN keys k ON k.id = h.id "
-            "WHERE (h.mine = 1 AND h.far = 1 AND h.said = 0) OR (h.mine = 2 AND h.said < 3) ORDER BY h.n LIMIT ?",
+            "WHERE ((h.mine = 1 AND h.far = 1 AND h.said = 0) OR (h.mine = 2 AND h.said < 3)) "
+            f"AND k.recipient IN ({', '.join('?' * len(recipients))}) ORDER BY h.n LIMIT ?",
+            *recipients,
             4 * MOST_IN_A_NOTICE,
         )
         out: dict[tuple[str, str], list[tuple[UUID, str]]] = {}
         for recipient, mine, raw, why in rows:
-            if isinstance(raw, bytes) and recipient in recipients:
+            if isinstance(raw, bytes):
                 kind = "usable" if mine == Level.HAS else "revoke"
                 keys = out.setdefault((str(recipient), kind), [])
                 if len(keys) < MOST_IN_A_NOTICE:
@@ -151,9 +150,7 @@ class HandoverLedger:
 
     def said(self, ids: Sequence[UUID], notice: Notice) -> None:
         with self._database.transaction() as db:
-            db.executemany(
-                "UPDATE handover SET said = MAX(said, ?) WHERE id = ?", [(notice, i.bytes) for i in ids]
-            )
+            db.executemany("UPDATE handover SET said = MAX(said, ?) WHERE id = ?", [(notice, i.bytes) for i in ids])
 
     @staticmethod
     def confirmed_usable(db: sqlite3.Connection, ids: Sequence[UUID], now: float) -> list[UUID]:
@@ -177,6 +174,12 @@ class HandoverLedger:
                 new.append(i)
         return new
 
+    @staticmethod
+    def completed(db: sqlite3.Connection, ids: Sequence[UUID]) -> int:
+        """How many of them have just become clear at both sites."""
+        sql = "UPDATE handover SET done = 1 WHERE id = ? AND mine = 3 AND far = 3 AND done = 0"
+        return sum(db.execute(sql, (i.bytes,)).rowcount for i in ids)
+
     # --- questions ---
 
     def waiting_for_far(self) -> int:
@@ -185,9 +188,7 @@ class HandoverLedger:
 
     def revoking(self) -> int:
         """Keys given up of which not both sites are clear yet."""
-        return self._number(
-            "SELECT COUNT(*) FROM handover WHERE (mine >= 2 OR far >= 2) AND NOT (mine = 3 AND far = 3)"
-        )
+        return self._number("SELECT COUNT(*) FROM handover WHERE done = 0 AND (mine >= 2 OR far >= 2)")
 
     def _number(self, sql: str) -> int:
         return int(str(self._database.rows(sql)[0][0]))
@@ -197,12 +198,16 @@ class HandoverLedger:
         have one: their states in the key store count."""
         with self._database.transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO handover (id, held, mine) SELECT id, state != 'expired', "
+                "INSERT OR IGNORE INTO handover (id, held, mine) SELECT id, 1, "
                 "CASE state WHEN 'delivered' THEN 0 WHEN 'acknowledged' THEN 1 ELSE 2 END "
                 "FROM keys WHERE state != 'distilled'"
             )
             db.execute(
-                "UPDATE handover SET held = 1, mine = MAX(mine, 1) WHERE mine < 1 AND id IN "
+                "UPDATE handover SET held = 1 WHERE held = 0 AND mine < 2 AND id IN "
+                "(SELECT id FROM keys WHERE state != 'distilled')"
+            )
+            db.execute(
+                "UPDATE handover SET mine = 1 WHERE mine < 1 AND id IN "
                 "(SELECT id FROM keys WHERE state = 'acknowledged')"
             )
             db.execute(

@@ -9,12 +9,16 @@ file is a ring: logical byte `b` lies at `b` modulo its capacity.
 from __future__ import annotations
 
 import os
-import stat
+import sqlite3
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from qmodd.crypto import mac
+from qmodd.keys.erasure import overwrite
 from qmodd.keys.records import wiped
 from qmodd.keys.store import Database
+from qmodd.secret_files import too_open
 
 MINIMUM_BYTES = 65_536
 SECRET_BYTES = 64
@@ -31,13 +35,21 @@ class PoolRefused(Exception):
     """The pool cannot be used (missing, too small, empty, used out of order); says why."""
 
 
-class Pool:
-    """`path` is the ring file, made from the pre-shared file `start` when it does not exist yet."""
+_SCHEMA = """CREATE TABLE IF NOT EXISTS pool_begin (
+    one INTEGER PRIMARY KEY CHECK (one = 1), commits INTEGER NOT NULL) STRICT"""
 
-    def __init__(self, path: Path, start: Path, database: Database, low_rounds: int = 64) -> None:
+
+class Pool:
+    """`path` is the ring file, made from the pre-shared file `start`, or from those bytes, when it does not exist yet.
+    `secret` stays one object, whatever pad it is of."""
+
+    def __init__(self, path: Path, start: Path | bytearray, database: Database, low_rounds: int = 64) -> None:
         self._path = path
         self._db = database
+        self._lock = threading.Lock()
         self.low_rounds = low_rounds
+        with database.transaction() as db:
+            db.execute(_SCHEMA)
         if not self._row():
             self._begin(start)
         self._fd = os.open(path, os.O_RDWR)
@@ -48,20 +60,52 @@ class Pool:
     def __repr__(self) -> str:
         return f"Pool({self._path.name!r})"
 
-    def _begin(self, start: Path) -> None:
-        data = bytearray(_read_secret_file(start))
+    def _begin(self, start: Path | bytearray) -> None:
+        data = read_pad(start) if isinstance(start, Path) else start
         with wiped(data):
-            if len(data) < MINIMUM_BYTES:
-                raise PoolRefused(f"{start}: {len(data)} bytes; at least {MINIMUM_BYTES} are needed")
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            _write(self._path, data)
+            with self._db.transaction() as db:
+                _begin_row(db, len(data))
+
+    def replace(self, data: bytearray, also: Callable[[sqlite3.Connection], None] = lambda db: None) -> None:
+        """Begin anew with another pad, durably; the one before is overwritten. `also` runs in the transaction that sets
+        the position back.
+
+        The file comes first: a position that was set back never stands beside an old pad. After a crash or an OSError
+        at whatever moment it is done again and ends the same; no block may be in work before. The caller wipes `data`.
+        Raises PoolRefused when it is too small.
+        """
+        if len(data) < MINIMUM_BYTES:
+            raise PoolRefused(f"{len(data)} bytes; at least {MINIMUM_BYTES} are needed")
+        with self._lock:
+            old = os.dup(self._fd)
             try:
-                os.write(fd, data)
-                os.fsync(fd)
+                self._put(data)
+                with self._db.transaction() as db:
+                    _begin_row(db, len(data))
+                    also(db)
+                overwrite(old)
             finally:
-                os.close(fd)
-            written = (len(data) - SECRET_BYTES) // ROUND_BYTES * ROUND_BYTES
-        with self._db.transaction() as db:
-            db.execute("INSERT INTO pool VALUES (1, ?, 0)", (written,))
+                os.close(old)
+
+    def _put(self, data: bytearray) -> None:
+        """Another file in the place of the ring, open under the same descriptor."""
+        new = self._path.with_suffix(".new")
+        _write(new, data)
+        file = os.open(new, os.O_RDWR)
+        try:
+            os.replace(new, self._path)
+            _sync_directory(self._path.parent)
+            os.dup2(file, self._fd)
+        finally:
+            os.close(file)
+        self.secret[:] = os.pread(self._fd, SECRET_BYTES, 0)
+        self.capacity = (len(data) - SECRET_BYTES) // ROUND_BYTES * ROUND_BYTES
+
+    def since_begun(self, commits: int) -> int:
+        """Of so many blocks committed ever, those since this pad began: what both sides must have in common."""
+        rows = self._db.rows("SELECT commits FROM pool_begin")
+        return commits - (int(str(rows[0][0])) if rows else 0)
 
     def _row(self) -> tuple[int, int] | None:
         rows = self._db.rows("SELECT written, next_round FROM pool")
@@ -135,8 +179,9 @@ class Pool:
         index = 2 * PHASES if phase == PHASES else PHASES * direction + phase
         if direction not in (0, 1) or not 0 <= phase <= PHASES or (phase == PHASES and direction != 0):
             raise PoolRefused(f"authentication pool: no address ({direction}, {round_}, {phase})")
-        at = (round_ * ROUND_BYTES + index * PAD_BYTES) % self.capacity
-        return bytearray(os.pread(self._fd, PAD_BYTES, SECRET_BYTES + at))
+        with self._lock:
+            at = (round_ * ROUND_BYTES + index * PAD_BYTES) % self.capacity
+            return bytearray(os.pread(self._fd, PAD_BYTES, SECRET_BYTES + at))
 
     def stage(self, data: bytearray, round_: int) -> int:
         """Write secret bits of a committed block behind the end, durably, and say where the end will be.
@@ -148,7 +193,7 @@ class Pool:
         written, _ = self._position()
         room = max(0, self.capacity - (written - max(0, round_ - 1) * ROUND_BYTES))
         part = data[:room]
-        with wiped(part):
+        with wiped(part), self._lock:
             at = written % self.capacity
             first = part[: self.capacity - at]
             with wiped(first):
@@ -168,12 +213,62 @@ class Pool:
         os.close(self._fd)
 
 
+def _begin_row(db: sqlite3.Connection, size: int) -> None:
+    """The position of a pad of `size` bytes of which nothing was used."""
+    written = (size - SECRET_BYTES) // ROUND_BYTES * ROUND_BYTES
+    commits = int(db.execute("SELECT COALESCE(MAX(seq), 0) FROM blocks").fetchone()[0])
+    db.execute("DELETE FROM pool")
+    db.execute("INSERT INTO pool (one, written, next_round) VALUES (1, ?, 0)", (written,))
+    db.execute("DELETE FROM pool_begin")
+    db.execute("INSERT INTO pool_begin (one, commits) VALUES (1, ?)", (commits,))
+
+
+def forget_position(database: Database) -> None:
+    """The pool begins anew, from its pre-shared file, when it is next opened."""
+    with database.transaction() as db:
+        db.execute("DELETE FROM pool")
+
+
+def _write(path: Path, data: bytearray) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with memoryview(data) as view:
+            at = 0
+            while at < len(view):
+                at += os.write(fd, view[at:])
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read_pad(path: Path) -> bytearray:
+    """A pre-shared file, to be wiped by the caller. Raises PoolRefused: not there, open to others, too small."""
+    data = bytearray(_read_secret_file(path))
+    if len(data) < MINIMUM_BYTES:
+        mac.wipe(data)
+        raise PoolRefused(f"{path}: {len(data)} bytes; at least {MINIMUM_BYTES} are needed")
+    return data
+
+
+def fingerprint(pad: bytearray, link: str) -> bytes:
+    """16 bytes that both holders of a pad know and nobody else can make."""
+    return mac.keyed_hash(pad[:SECRET_BYTES], b"qmodd-rekey-v1|" + link.encode())
+
+
 def _read_secret_file(path: Path) -> bytes:
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        open_to = too_open(path)
         data = path.read_bytes()
     except OSError as e:
         raise PoolRefused(f"{path}: cannot be read: {e.strerror}") from None
-    if mode & 0o077:
-        raise PoolRefused(f"{path}: mode {mode:04o} lets others read it; allowed is 0600")
+    if open_to is not None:
+        raise PoolRefused(f"{path}: {open_to}")
     return data

@@ -97,6 +97,14 @@ class Stop(Message):
     why: str
 
 
+@_message(0x05)
+@dataclass(frozen=True)
+class Rekey(Message):
+    """This module has another pre-shared pad, of that fingerprint, and changes over once the far one has it, too."""
+
+    fingerprint: bytes
+
+
 @_message(0x10)
 @dataclass(frozen=True)
 class Light(Message):
@@ -308,7 +316,8 @@ class Seed(BlockMessage):
 @_message(0x39)
 @dataclass(frozen=True)
 class Prepare(BlockMessage):
-    """Times are seconds of UTC by Alice's clock; `allocations` is the number of recipient pairs."""
+    """Times are seconds of UTC by Alice's clock; `allocations` is the number of recipient pairs, `shares` and `sizes`
+    (bits of a key) are by pair what the block's keys are dealt by."""
 
     run: int
     block: int
@@ -316,6 +325,8 @@ class Prepare(BlockMessage):
     created: float
     not_after: float
     allocations: int
+    shares: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
 
 
 @_message(0x3A)
@@ -351,6 +362,46 @@ class Committed(Message):
 
     uuid: bytes
     verdict: bool
+
+
+@_message(0x42)
+@dataclass(frozen=True)
+class Recipients(Message):
+    """Pairs of recipients as this side has them, in order, once a session: names at this site, shares, key sizes in
+    bits. Both sides must have the same shares and sizes."""
+
+    names: tuple[str, ...]
+    shares: tuple[int, ...]
+    key_bits: tuple[int, ...]
+
+
+class HandoverMessage(Message):
+    """Messages about keys on their way to the recipients; `numbers` are first and one past the last of each range of
+    key numbers of a committed block, `level` is a `handover_ledger.Level`."""
+
+    uuid: bytes
+    level: int
+    numbers: tuple[int, ...]
+
+
+@_message(0x50)
+@dataclass(frozen=True)
+class KeysAt(HandoverMessage):
+    """How far these keys are at this site. Said again until it was heard."""
+
+    uuid: bytes
+    level: int
+    numbers: tuple[int, ...]
+
+
+@_message(0x51)
+@dataclass(frozen=True)
+class KeysHeard(HandoverMessage):
+    """It is durable here that the far site said so."""
+
+    uuid: bytes
+    level: int
+    numbers: tuple[int, ...]
 
 
 def encode(message: Message) -> bytes:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from uuid import UUID, uuid5
 
 from qmodd.crypto import mac
+from qmodd.keys.allocation import Allocation
 
 
 class KeyState(StrEnum):
@@ -35,9 +36,9 @@ MAY_COME_FROM: dict[KeyState, frozenset[KeyState]] = {
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """Provenance of one block, equal on both sides but for `role`, `firmware_sha256` and seconds. Times are
-    seconds of UTC (Alice's). `alice_module`, `bob_module`: serials of the photonic modules that it was made with, one
-    each."""
+    """Provenance of one block, equal on both sides but for `role`, `firmware_sha256`, `recipients` and seconds. Times
+    are seconds of UTC (Alice's). `alice_module`, `bob_module`: serials of the photonic modules that it was made with,
+    one each."""
 
     uuid: str
     role: str
@@ -77,6 +78,14 @@ class BlockRecord:
     firmware_sha256: str = ""
     # s that the block spent at each station of this side, by its name.
     station_seconds: Mapping[str, float] = field(default_factory=dict)
+    # Share and key size in bits of every pair of recipients; their names at this site.
+    pairs: tuple[tuple[int, int], ...] = ()
+    recipients: tuple[str, ...] = ()
+
+    @property
+    def secret_bits(self) -> int:
+        """Of all keys together."""
+        return Allocation.of(self).bits(self.keys)
 
     @property
     def qber_z(self) -> float:
@@ -88,7 +97,7 @@ class BlockRecord:
 
     def shared(self) -> BlockRecord:
         """What both sides know of the block and must agree on."""
-        return replace(self, role="", seconds=0.0, firmware_sha256="", station_seconds={})
+        return replace(self, role="", seconds=0.0, firmware_sha256="", station_seconds={}, recipients=())
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -100,6 +109,8 @@ class BlockRecord:
         known = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
         for name in ("n_z", "m_z", "n_x", "m_x"):
             known[name] = tuple(known[name])
+        known["pairs"] = tuple((int(share), int(bits)) for share, bits in known.get("pairs", ()))
+        known["recipients"] = tuple(known.get("recipients", ()))
         known["mu"] = tuple((float(a), float(b)) for a, b in known["mu"])
         return cls(**known)
 

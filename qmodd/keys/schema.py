@@ -22,18 +22,20 @@ FIRST = Migration(
     ),
 )
 # Beside `keys`, not in it: the version before inserts into that table without naming its columns. `mine`, `far` and
-# `told` are levels of `qmodd.keys.handover_ledger`, `said` is a Notice.
+# `told` are levels of `qmodd.keys.handover_ledger`, `said` is a Notice, `held`: the recipient may have it, `done`:
+# given up and gone at both sites.
 HANDOVER = Migration(
     2,
     (
         "CREATE TABLE handover (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, mine INTEGER NOT NULL DEFAULT 0, "
         "far INTEGER NOT NULL DEFAULT 0, told INTEGER NOT NULL DEFAULT 0, said INTEGER NOT NULL DEFAULT 0, "
-        "held INTEGER NOT NULL DEFAULT 0, batch BLOB, delivered REAL, acknowledged REAL, usable REAL, ended REAL, "
+        "held INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0, batch BLOB, delivered REAL, "
+        "acknowledged REAL, usable REAL, ended REAL, "
         "why TEXT NOT NULL DEFAULT '') STRICT",
         "CREATE INDEX handover_untold ON handover (n) WHERE mine > told",
         "CREATE INDEX handover_unsaid ON handover (n) WHERE (mine = 1 AND far = 1 AND said = 0) "
         "OR (mine = 2 AND said < 3)",
-        "CREATE INDEX handover_open ON handover (n) WHERE (mine >= 2 OR far >= 2) AND NOT (mine = 3 AND far = 3)",
+        "CREATE INDEX handover_open ON handover (n) WHERE done = 0 AND (mine >= 2 OR far >= 2)",
         "CREATE INDEX keys_ending ON keys (not_after)",
         "CREATE TABLE happened (n INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL, fields TEXT NOT NULL) STRICT",
     ),

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from drivers.roles import LightMode
+from qmodd.keys.allocation import Pair
 from qmodd.keys.counts import BatchReport, BlockCounts
 from qmodd.keys.estimation import KeyLength, Proof
 from qmodd.keys.pool import ROUND_BYTES
@@ -43,6 +44,8 @@ class EngineSettings:
     eps_cor: float = 1e-15
     n_z: int = 1_000_000
     key_bits: int = 256
+    # Pairs of recipients; without any, keys of `key_bits` are dealt to the key store's recipients in turn.
+    pairs: tuple[Pair, ...] = ()
     batch_s: float = 0.1
     sync_s: float = 0.3
     lead_s: float = 0.35

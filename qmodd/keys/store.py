@@ -1,134 +1,86 @@
-"""The key store: SQLite with write-ahead log, full synchronisation and secure deletion (reference security).
+"""The key store: what is committed, sealed at rest, and where every key of it is (reference security).
 
 Every key is sealed with AES-256-GCM under its block's data key, with key id, link, state and lifetime as associated
 data; the data key is wrapped by the key-encryption key, which is never stored here. The key bytes go as soon as a key
 is delivered (its sealed envelope has them then), is given up, or is purged; the data key goes with the last key of its
-block. `created` equals the sum over all states at all times.
+block. `created` equals the sum over all states at all times. Every transition leaves an event (`happened`) in the
+transaction that makes it.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import sqlite3
-import stat
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+from qmodd.clock import Clock
 from qmodd.crypto import mac
+from qmodd.keys.allocation import Allocation
+from qmodd.keys.database import Database
+from qmodd.keys.handover_ledger import HandoverLedger
+from qmodd.keys.happenings import Happenings, Moved
+from qmodd.keys.lookup import Lookup
 from qmodd.keys.records import MAY_COME_FROM, BlockRecord, KeyState, key_id, wiped
+from qmodd.keys.store_errors import StoreRefused
 from qmodd.randomness import Randomness
+from qmodd.secret_files import too_open
+
+__all__ = ["KEK_BYTES", "Database", "KeyStore", "StoreRefused", "load_kek"]
 
 KEK_BYTES = 32
 _NONCE = 12
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS blocks (
-    uuid BLOB PRIMARY KEY, seq INTEGER NOT NULL UNIQUE, record TEXT NOT NULL, data_key BLOB,
-    peer_done INTEGER NOT NULL DEFAULT 0) STRICT;
-CREATE TABLE IF NOT EXISTS keys (
-    id BLOB PRIMARY KEY, block BLOB NOT NULL, seq INTEGER NOT NULL, number INTEGER NOT NULL, recipient TEXT NOT NULL,
-    bits INTEGER NOT NULL, state TEXT NOT NULL, not_after REAL NOT NULL, sealed BLOB) STRICT;
-CREATE INDEX IF NOT EXISTS keys_waiting ON keys (state, recipient, seq, number);
-CREATE INDEX IF NOT EXISTS keys_of_block ON keys (block);
-CREATE TABLE IF NOT EXISTS totals (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS journal (
-    uuid BLOB PRIMARY KEY, round INTEGER NOT NULL, record TEXT NOT NULL, sealed BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS pool (
-    one INTEGER PRIMARY KEY CHECK (one = 1), written INTEGER NOT NULL, next_round INTEGER NOT NULL) STRICT;
-"""
-
-
-class StoreRefused(Exception):
-    """The store or its key-encryption key cannot be used; says which file and why."""
+_AT_ONCE = 10_000
+_INSERT = (
+    "INSERT INTO keys (id, block, seq, number, recipient, bits, state, not_after, sealed) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 def load_kek(path: Path) -> bytearray:
     """Key-encryption key: 32 bytes in a file that only its owner may read. Raises StoreRefused."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
         data = bytearray(path.read_bytes())
     except OSError as e:
         raise StoreRefused(f"{path}: cannot be read: {e.strerror}") from None
-    if mode & 0o077:
-        raise StoreRefused(f"{path}: mode {mode:04o} lets others read it; allowed is 0600")
+    if why := too_open(path):
+        raise StoreRefused(f"{path}: {why}")
     if len(data) != KEK_BYTES:
         raise StoreRefused(f"{path}: {len(data)} bytes; a key-encryption key has {KEK_BYTES}")
     return data
 
 
-class Database:
-    """Two SQLite connections, one to write and one to read, so that a question never waits for a commit to reach the
-    disk. Threads take turns to use either; whoever is inside a transaction also reads through it."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._lock, self._reading = threading.RLock(), threading.Lock()
-        self._writer = 0
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF"):
-            self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        self._connection.executescript(_SCHEMA)
-        self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._reader.execute("PRAGMA query_only=ON").fetchall()
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, durable on leaving; may be nested, the outermost one counts."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield self._connection
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._writer = threading.get_ident()
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            else:
-                self._connection.execute("COMMIT")
-            finally:
-                self._writer = 0
-
-    def rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        if self._writer == threading.get_ident():
-            return self._connection.execute(sql, values).fetchall()
-        with self._reading:
-            return self._reader.execute(sql, values).fetchall()
-
-    def truncate_log(self) -> None:
-        """What was deleted must not survive in the write-ahead log."""
-        with self._lock:
-            ((busy, _, _),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            if busy:
-                with self._reading:
-                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def close(self) -> None:
-        with self._lock, self._reading:
-            self._reader.close()
-            self._connection.close()
-
-
-class KeyStore:
-    """Blocks and keys of one module. `recipients` are this site's, in the order of their allocation."""
+class KeyStore(Lookup):
+    """Blocks and keys of one module. `recipients` are this site's, in the order of their allocation. `clock` dates the
+    transitions; without one they have no time."""
 
     def __init__(
-        self, database: Database, kek: bytearray, link: str, recipients: Sequence[str], randomness: Randomness
+        self,
+        database: Database,
+        kek: bytearray,
+        link: str,
+        recipients: Sequence[str],
+        randomness: Randomness,
+        clock: Clock | None = None,
     ) -> None:
         if len(kek) != KEK_BYTES:
             raise StoreRefused(f"key-encryption key of {len(kek)} bytes; it must have {KEK_BYTES}")
-        self.database = database
+        super().__init__(database)
         self.recipients = tuple(recipients) or ("local",)
+        self.ledger = HandoverLedger(database)
+        self.happenings = Happenings(database)
+        self._clock = clock
         self._kek = kek
         self._link = link
         self._random = randomness
 
     def __repr__(self) -> str:
         return f"KeyStore({self._link})"
+
+    def now(self) -> float:
+        """UTC, s since 1970; 0 without a clock."""
+        return self._clock.utc().timestamp() if self._clock else 0.0
 
     # --- sealing, also for the journal ---
 
@@ -150,8 +102,8 @@ class KeyStore:
 
         Call inside a transaction of `database` together with whatever must happen with it.
         """
-        block, size = UUID(record.uuid), record.key_bits // 8
-        if len(key_data) < record.keys * size:
+        block, allocation = UUID(record.uuid), Allocation.of(record)
+        if 8 * len(key_data) < allocation.bits(record.keys):
             raise ValueError(f"{len(key_data)} bytes are too few for {record.keys} keys of {record.key_bits} bit")
         with self.database.transaction() as db:
             if db.execute("SELECT 1 FROM blocks WHERE uuid = ?", (block.bytes,)).fetchone():
@@ -164,29 +116,31 @@ class KeyStore:
                     "INSERT INTO blocks (uuid, seq, record, data_key) VALUES (?, ?, ?, ?)",
                     (block.bytes, seq, record.to_json(), wrapped),
                 )
-                rows = self._sealed_keys(record, seq, key_data, mac.Sealer(data_key))
-                db.executemany("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                rows = self._sealed_keys(record, allocation, seq, key_data, mac.Sealer(data_key))
+                db.executemany(_INSERT, rows)
             self._count(db, KeyState.DISTILLED, record.keys)
             self._count(db, "created", record.keys)
         return True
 
     def _sealed_keys(
-        self, record: BlockRecord, seq: int, key_data: bytearray, sealer: mac.Sealer
+        self, record: BlockRecord, allocation: Allocation, seq: int, key_data: bytearray, sealer: mac.Sealer
     ) -> Iterator[tuple[object, ...]]:
         """A row for every key of the block."""
-        block, size = UUID(record.uuid), record.key_bits // 8
+        block = UUID(record.uuid)
         nonces = self._random.bytes(_NONCE * record.keys)
+        names = record.recipients or self.recipients
+        at = 0
         with memoryview(key_data) as data:
             for number in range(record.keys):
-                name = key_id(block, number)
+                name, pair, size = key_id(block, number), allocation.owner(number), allocation.size(number) // 8
                 sealed = sealer.seal(
                     nonces[_NONCE * number : _NONCE * (number + 1)],
-                    data[number * size : (number + 1) * size],
+                    data[at : at + size],
                     self._associated(name, KeyState.DISTILLED, record.not_after),
                 )
-                recipient = self.recipients[number % max(1, record.allocations) % len(self.recipients)]
+                at += size
                 yield (
-                    *(name.bytes, block.bytes, seq, number, recipient, record.key_bits, KeyState.DISTILLED),
+                    *(name.bytes, block.bytes, seq, number, names[pair % len(names)], 8 * size, KeyState.DISTILLED),
                     *(record.not_after, sealed),
                 )
 
@@ -195,27 +149,62 @@ class KeyStore:
 
     @staticmethod
     def _count(db: sqlite3.Connection, state: str, n: int) -> None:
-        db.execute("INSERT INTO totals VALUES (?, ?) ON CONFLICT (state) DO UPDATE SET n = n + excluded.n", (state, n))
+        db.execute(
+            "INSERT INTO totals (state, n) VALUES (?, ?) ON CONFLICT (state) DO UPDATE SET n = n + excluded.n",
+            (state, n),
+        )
 
-    def _move(self, ids: Sequence[UUID], to: KeyState) -> list[UUID]:
+    def _move(self, ids: Sequence[UUID], to: KeyState, why: str = "", batch: UUID | None = None) -> list[UUID]:
         """Keys that really went there; their key bytes are destroyed, since no later state needs them."""
-        moved = []
         with self.database.transaction() as db:
-            for name in ids:
-                row = db.execute("SELECT state, block FROM keys WHERE id = ?", (name.bytes,)).fetchone()
-                if row is None or KeyState(row[0]) not in MAY_COME_FROM[to]:
-                    continue
-                if to is KeyState.PURGED:
-                    db.execute("DELETE FROM keys WHERE id = ?", (name.bytes,))
-                else:
-                    db.execute("UPDATE keys SET state = ?, sealed = NULL WHERE id = ?", (to, name.bytes))
-                self._count(db, row[0], -1)
-                self._count(db, to, 1)
-                self._drop_data_key(db, row[1])
-                moved.append(name)
+            moved = [m for m in self.found(db, ids) if m.state in MAY_COME_FROM[to]]
+            names = [m.name for m in moved]
+            if to is KeyState.PURGED:
+                db.executemany("DELETE FROM keys WHERE id = ?", [(i.bytes,) for i in names])
+            else:
+                db.executemany("UPDATE keys SET state = ?, sealed = NULL WHERE id = ?", [(to, i.bytes) for i in names])
+            for m in moved:
+                self._count(db, m.state, -1)
+            if moved:
+                self._count(db, to, len(moved))
+            for block in {m.block for m in moved}:
+                self._drop_data_key(db, block)
+            self._hand_over(db, ids if to is KeyState.DELIVERED else names, to, why, batch)
+            self.completed(db, names)
+            self.happenings.moved(db, moved, to, why, self.now())
         if moved and to is not KeyState.DELIVERED:
             self.database.truncate_log()
-        return moved
+        return names
+
+    def completed(self, db: sqlite3.Connection, ids: Sequence[UUID]) -> None:
+        """In the transaction that may have made the last step of their revocation."""
+        if n := self.ledger.completed(db, ids):
+            self.happenings.add(db, "key.revocation.complete", {"keys": n})
+
+    @staticmethod
+    def found(db: sqlite3.Connection, ids: Sequence[UUID]) -> Iterator[Moved]:
+        created: dict[bytes, float] = {}
+        for name in dict.fromkeys(ids):
+            row = db.execute("SELECT state, block, recipient FROM keys WHERE id = ?", (name.bytes,)).fetchone()
+            if row is None:
+                continue
+            if row[1] not in created:
+                text = db.execute("SELECT record FROM blocks WHERE uuid = ?", (row[1],)).fetchone()
+                created[row[1]] = float(json.loads(text[0])["created"]) if text else 0.0
+            yield Moved(name, KeyState(row[0]), row[1], row[2], created[row[1]])
+
+    def _hand_over(
+        self, db: sqlite3.Connection, ids: Sequence[UUID], to: KeyState, why: str, batch: UUID | None
+    ) -> None:
+        match to:
+            case KeyState.DELIVERED:
+                self.ledger.delivered(db, ids, batch, self.now())  # also those that were given up meanwhile
+            case KeyState.ACKNOWLEDGED:
+                self.ledger.acknowledged(db, ids, self.now())
+            case KeyState.EXPIRED | KeyState.REVOKED:
+                self.ledger.given_up(db, ids, why, self.now())
+            case KeyState.PURGED:
+                self.ledger.forgotten(db, ids)
 
     @staticmethod
     def _drop_data_key(db: sqlite3.Connection, block: bytes) -> None:
@@ -223,17 +212,18 @@ class KeyStore:
         if left is None:
             db.execute("UPDATE blocks SET data_key = NULL WHERE uuid = ?", (block,))
 
-    def mark_delivered(self, ids: Sequence[UUID]) -> None:
+    def mark_delivered(self, ids: Sequence[UUID], batch: UUID | None = None) -> None:
         """Their sealed envelope is durable elsewhere. May be repeated."""
-        self._move(ids, KeyState.DELIVERED)
+        self._move(ids, KeyState.DELIVERED, batch=batch)
 
     def mark_acknowledged(self, ids: Sequence[UUID]) -> None:
         """The recipient has them. May be repeated."""
         self._move(ids, KeyState.ACKNOWLEDGED)
 
-    def revoke(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Keys given up, whether delivered or not; returns those that were not revoked before."""
-        return self._move(ids, KeyState.REVOKED)
+    def revoke(self, ids: Sequence[UUID], why: str = "") -> list[UUID]:
+        """Keys given up here, whether delivered or not; returns those that were not given up before. The far module and
+        the recipients hear of it by `qmodd.keys.handover`."""
+        return self._move(ids, KeyState.REVOKED, why)
 
     def expire(self, now: float) -> list[UUID]:
         """Keys whose lifetime is over at `now` (UTC, s) and that no recipient holds. The caller makes sure that its
@@ -241,14 +231,32 @@ class KeyStore:
         rows = self.database.rows(
             "SELECT id FROM keys WHERE not_after < ? AND state IN (?, ?)", now, KeyState.DISTILLED, KeyState.DELIVERED
         )
-        return self._move([_uuid(r[0]) for r in rows], KeyState.EXPIRED)
+        return self._move([_uuid(r[0]) for r in rows], KeyState.EXPIRED, "its lifetime is over") if rows else []
 
     def purge(self, before: float) -> int:
         """Delete keys whose lifetime ended before `before` (UTC, s), in whatever state, and truncate the log."""
-        rows = self.database.rows("SELECT id FROM keys WHERE not_after < ?", before)
-        return len(self._move([_uuid(r[0]) for r in rows], KeyState.PURGED))
+        purged = 0
+        while rows := self.database.rows("SELECT id FROM keys WHERE not_after < ? LIMIT ?", before, _AT_ONCE):
+            purged += len(self._move([_uuid(r[0]) for r in rows], KeyState.PURGED))
+        return purged
 
-    # --- reading ---
+    def purge_ids(self, ids: Sequence[UUID]) -> int:
+        """The same for certain keys; how many there were."""
+        return len(self._move(ids, KeyState.PURGED))
+
+    def zeroise(self, why: str = "zeroised") -> int:
+        """Destroy every key's bytes, every data key and every prepared block. Keys that no recipient is known to have
+        are given up; how many. Needs no key-encryption key. May be repeated."""
+        with self.database.transaction() as db:
+            rows = db.execute("SELECT id FROM keys WHERE state IN ('distilled', 'delivered')").fetchall()
+            ended = self._move([_uuid(r[0]) for r in rows], KeyState.REVOKED, why)
+            db.execute("UPDATE keys SET sealed = NULL WHERE sealed IS NOT NULL")
+            db.execute("UPDATE blocks SET data_key = NULL WHERE data_key IS NOT NULL")
+            db.execute("DELETE FROM journal")
+        self.database.truncate_log()
+        return len(ended)
+
+    # --- key bytes ---
 
     def take_for_delivery(self, recipient: str, n: int) -> list[tuple[UUID, bytearray]]:
         """At most n distilled keys of the recipient, oldest first, all of one size; the caller wipes them.
@@ -265,11 +273,12 @@ class KeyStore:
         same = [r for r in rows if r[2] == rows[0][2]]
         out: list[tuple[UUID, bytearray]] = []
         for raw_id, block, _, not_after, sealed in same:
-            out.append((_uuid(raw_id), self._open(_uuid(raw_id), _uuid(block), not_after, sealed)))
+            out.append((_uuid(raw_id), self._unsealed(_uuid(raw_id), _uuid(block), not_after, sealed)))
         return out
 
-    def _open(self, name: UUID, block: UUID, not_after: object, sealed: object) -> bytearray:
-        wrapped = self.database.rows("SELECT data_key FROM blocks WHERE uuid = ?", block.bytes)[0][0]
+    def _unsealed(self, name: UUID, block: UUID, not_after: object, sealed: object) -> bytearray:
+        found = self.database.rows("SELECT data_key FROM blocks WHERE uuid = ?", block.bytes)
+        wrapped = found[0][0] if found else None
         if not (isinstance(wrapped, bytes) and isinstance(sealed, bytes) and isinstance(not_after, float)):
             raise StoreRefused(f"key store: key {name} has no material")
         data_key = self.unseal(wrapped, b"data-key|" + block.bytes)
@@ -278,57 +287,6 @@ class KeyStore:
                 return mac.unseal(data_key, sealed, self._associated(name, KeyState.DISTILLED, not_after))
             except mac.WrongTag as e:
                 raise StoreRefused(f"key store: key {name}: {e}") from None
-
-    def state_of(self, name: UUID) -> KeyState | None:
-        """None if there is no such key (any more)."""
-        rows = self.database.rows("SELECT state FROM keys WHERE id = ?", name.bytes)
-        return KeyState(str(rows[0][0])) if rows else None
-
-    def block(self, uuid: UUID) -> BlockRecord | None:
-        rows = self.database.rows("SELECT record FROM blocks WHERE uuid = ?", uuid.bytes)
-        return BlockRecord.from_json(str(rows[0][0])) if rows else None
-
-    def blocks_of(self, ids: Sequence[UUID]) -> list[BlockRecord]:
-        """Records of the blocks that these keys come from, oldest first, each once."""
-        found: dict[int, str] = {}
-        for name in ids:
-            for seq, record in self.database.rows(
-                "SELECT b.seq, b.record FROM blocks b JOIN keys k ON k.block = b.uuid WHERE k.id = ?", name.bytes
-            ):
-                found[int(str(seq))] = str(record)
-        return [BlockRecord.from_json(found[seq]) for seq in sorted(found)]
-
-    def block_ids(self) -> list[UUID]:
-        """In the order of their commits."""
-        return [_uuid(r[0]) for r in self.database.rows("SELECT uuid FROM blocks ORDER BY seq")]
-
-    def key_ids(self) -> list[UUID]:
-        return [_uuid(r[0]) for r in self.database.rows("SELECT id FROM keys ORDER BY seq, number")]
-
-    @property
-    def commits(self) -> int:
-        """Blocks ever committed."""
-        return int(str(self.database.rows("SELECT COALESCE(MAX(seq), 0) FROM blocks")[0][0]))
-
-    def waiting(self) -> int:
-        """Keys that are distilled and not delivered."""
-        return self.totals()[KeyState.DISTILLED]
-
-    def totals(self) -> dict[str, int]:
-        """Number of keys per state, and `created`: their sum at all times."""
-        found = {str(s): int(str(n)) for s, n in self.database.rows("SELECT state, n FROM totals")}
-        return {s: found.get(s, 0) for s in [*KeyState, "created"]}
-
-    def audit(self) -> str | None:
-        """None if keys are conserved, else what does not add up."""
-        t = self.totals()
-        if t["created"] != sum(t[s] for s in KeyState):
-            return f"{t['created']} keys created but {sum(t[s] for s in KeyState)} accounted for"
-        rows = {str(s): int(str(n)) for s, n in self.database.rows("SELECT state, COUNT(*) FROM keys GROUP BY state")}
-        for s in KeyState:
-            if s is not KeyState.PURGED and rows.get(s, 0) != t[s]:
-                return f"{rows.get(s, 0)} keys are {s}, the account says {t[s]}"
-        return None
 
 
 def _uuid(raw: object) -> UUID:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from qmodd.crypto.suites import OpeningKey, SigningKey
 from qmodd.identity import KEY_ACK_CONTEXT, Recipient, Signer
 from qmodd.keys import delivery
-from qmodd.keys.delivery import BatchFacts, KeyDelivery
+from qmodd.keys.delivery import BatchFacts, KeyDelivery, Terms
 from qmodd.keys.envelope import Envelope, Provenance
 from qmodd.messages import KeyAck, KeyAckBody
 from qmodd.outbox import Outbox
@@ -34,6 +34,8 @@ class Keys:
     state: dict[UUID, str] = field(default_factory=dict)
     given_out: list[bytearray] = field(default_factory=list)
     die_before_mark: bool = False
+    why: list[str] = field(default_factory=list)
+    tell: Callable[[str, object], None] = lambda name, what: None
 
     def distil(self, n: int) -> None:
         for _ in range(n):
@@ -49,7 +51,16 @@ class Keys:
         self.given_out += [k for _, k in taken]
         return taken
 
-    def mark_delivered(self, ids: Sequence[UUID]) -> None:
+    def unacknowledged(self, recipient: str) -> int:
+        return self.count("delivered") if recipient == "kms" else 0
+
+    def revoke(self, ids: Sequence[UUID], why: str = "") -> list[UUID]:
+        for i in ids:
+            self.state[i] = "revoked"
+        self.why += [why] * bool(ids)
+        return list(ids)
+
+    def mark_delivered(self, ids: Sequence[UUID], batch: UUID | None = None) -> None:
         if self.die_before_mark:
             raise KeyboardInterrupt
         for i in ids:
@@ -59,6 +70,7 @@ class Keys:
     def mark_acknowledged(self, ids: Sequence[UUID]) -> None:
         for i in ids:
             self.state[i] = "acknowledged"
+        self.tell("key.acknowledged", len(ids))
 
     def count(self, state: str) -> int:
         return list(self.state.values()).count(state)
@@ -121,7 +133,7 @@ def test_keys_reach_the_receiver_and_the_ciphertext_goes_on_its_word(bench: Benc
     assert bench.keys.count("acknowledged") == 6
     assert bench.outbox.counts() == {}
     assert bench.delivery.outstanding() == 0
-    assert bench.log.names == ["key.sealed", "key.sealed", "key.acknowledged", "key.acknowledged"]
+    assert bench.log.names == []
     assert len(bench.receiver.digests()) == 6
 
 
@@ -163,7 +175,8 @@ def test_an_acknowledgement_that_comes_twice_changes_nothing(bench: Bench) -> No
     ack = bench.receiver.process(bench.sent()[0])
     bench.delivery.on_key_ack("kms", ack)
     bench.delivery.on_key_ack("kms", ack)
-    assert bench.log.names == ["key.sealed", "key.acknowledged"]
+    assert bench.keys.count("acknowledged") == 1
+    assert bench.log.names == []
 
 
 def signed(body: KeyAckBody, by: Recipient = KMS) -> bytes:
@@ -189,7 +202,7 @@ def test_an_acknowledgement_for_something_else_is_not_believed(
     bench.delivery.deliver()
     body = KeyAckBody.model_validate_json(KeyAck.model_validate_json(bench.receiver.process(bench.sent()[0])).body)
     bench.delivery.on_key_ack("kms", signed(body.model_copy(update=change)))
-    assert bench.log.names == ["key.sealed", "key.ack.refused"]
+    assert bench.log.names == ["key.ack.refused"]
     assert why in str(bench.log.entries[-1][1])
     assert len(bench.sent()) == 1
 
@@ -207,18 +220,58 @@ def test_an_acknowledgement_that_is_not_the_recipient_s_is_not_believed(bench: B
         ("other", good),
     ):
         bench.delivery.on_key_ack(recipient, payload)
-    assert bench.log.names == ["key.sealed"] + ["key.ack.refused"] * 5
+    assert bench.log.names == ["key.ack.refused"] * 5
     assert bench.keys.count("acknowledged") == 0
 
 
-def test_refused_keys_are_told(bench: Bench) -> None:
+def test_refused_keys_are_given_up_and_told(bench: Bench) -> None:
     bench.keys.distil(2)
     bench.delivery.deliver()
     bench.receiver.clock = HandClock(t=2 * 86_400)
     bench.delivery.on_key_ack("kms", bench.receiver.process(bench.sent()[0]))
-    assert bench.keys.count("delivered") == 2
+    assert bench.keys.count("revoked") == 2
+    assert bench.keys.why == ["refused by kms: expired"]
     assert bench.outbox.counts() == {}
     assert bench.log.entries[-1] == ("key.refused", {"recipient": "kms", "keys": 2, "why": "expired"})
+
+
+def test_depth_labels_and_size_of_a_batch_are_the_recipient_s(bench: Bench) -> None:
+    bench.delivery.terms = {"kms": Terms(batch_keys=3, depth=5, labels={"tenant": "north"})}
+    bench.keys.distil(9)
+    assert bench.delivery.deliver() == 5
+    headers = [Envelope.from_bytes(p).header for p in bench.sent()]
+    assert [(len(h.key_IDs), h.labels) for h in headers] == [(3, {"tenant": "north"}), (2, {"tenant": "north"})]
+    bench.delivery.on_key_ack("kms", bench.receiver.process(bench.sent()[0]))
+    assert bench.delivery.deliver() == 3
+
+
+def test_a_batch_of_keys_that_are_given_up_is_destroyed_and_frees_the_window(bench: Bench) -> None:
+    bench.keys.distil(4 * delivery.WINDOW + 4)
+    bench.delivery.deliver()
+    assert bench.delivery.deliver() == 0
+    first = Envelope.from_bytes(bench.sent()[0]).header.ids
+    assert bench.delivery.withdraw(lambda i: i in first[:3]) == 0
+    late = bench.receiver.process(bench.sent()[0])
+    assert bench.delivery.withdraw(lambda i: i in first) == 1
+    assert len(bench.sent()) == delivery.WINDOW - 1
+    assert bench.delivery.deliver() == 4
+    bench.delivery.on_key_ack("kms", late)
+    assert bench.keys.count("acknowledged") == 0
+    assert bench.delivery.withdraw_all() == delivery.WINDOW
+    assert bench.sent() == []
+
+
+def test_nothing_leaves_before_it_is_released(bench: Bench) -> None:
+    rows: list[int] = []
+    bench.delivery.release = rows.append
+    bench.keys.distil(1)
+    bench.delivery.deliver()
+    assert bench.sent() == []
+    assert bench.outbox.counts() == {"key_held": 1}
+    bench.outbox.renew()
+    assert bench.sent() == []
+    assert bench.outbox.release(rows) == 1
+    assert len(bench.sent()) == 1
 
 
 def test_an_unknown_recipient_is_an_error(bench: Bench) -> None:

@@ -44,6 +44,7 @@ OF_KIND: dict[Any, st.SearchStrategy[Any]] = {
     tuple[int, ...]: st.lists(NATURAL, max_size=5).map(tuple),
     tuple[float, ...]: st.lists(NUMBER, max_size=5).map(tuple),
     tuple[bytes, ...]: st.lists(OCTETS, max_size=5).map(tuple),
+    tuple[str, ...]: st.lists(st.text(max_size=8), max_size=5).map(tuple),
     Pairs: st.lists(st.tuples(NUMBER, NUMBER), max_size=4).map(tuple),
     InDoubt: st.lists(st.tuples(OCTETS, NATURAL), max_size=4).map(tuple),
 }

@@ -39,15 +39,17 @@ def _some(rng: random.Random, item: Any) -> tuple[Any, ...]:
     return tuple(item(rng) for _ in range(rng.choice((0, 1, 2, 2, 2, 3))))
 
 
+TEXTS = ("", "wiesemann2024", "x" * 512, "\0\n\x1b[2J")
 OF_KIND: dict[Any, Any] = {
     int: _whole,
     float: _number,
-    str: lambda rng: rng.choice(("", "wiesemann2024", "x" * 512, "\0\n\x1b[2J")),
+    str: lambda rng: rng.choice(TEXTS),
     bytes: _octets,
     bool: lambda rng: rng.random() < 0.5,
     tuple[int, ...]: lambda rng: _some(rng, _whole),
     tuple[float, ...]: lambda rng: _some(rng, _number),
     tuple[bytes, ...]: lambda rng: _some(rng, _octets),
+    tuple[str, ...]: lambda rng: _some(rng, lambda r: r.choice(TEXTS)),
     Pairs: lambda rng: _some(rng, lambda r: (_number(r), _number(r))),
     InDoubt: lambda rng: _some(rng, lambda r: (_octets(r), _whole(r))),
 }

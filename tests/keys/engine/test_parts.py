@@ -41,7 +41,8 @@ from tests.keys.engine.world import small_plan
 
 SAMPLES: dict[Any, Any] = {
     int: 7, float: 0.25, str: "why", bytes: b"\x01\x02", bool: True, tuple[int, ...]: (1, 2),
-    tuple[float, ...]: (0.5, 0.5), tuple[bytes, ...]: (b"a", b""), Pairs: ((0.5, 0.6), (0.1, 0.2)),
+    tuple[float, ...]: (0.5, 0.5), tuple[bytes, ...]: (b"a", b""), tuple[str, ...]: ("a", ""),
+    Pairs: ((0.5, 0.6), (0.1, 0.2)),
     InDoubt: ((b"u" * 16, 4),),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test coverage lint soak bench clean
+.PHONY: install demo test coverage lint soak bench deb installed clean
 
 install: $(STAMP)
 
@@ -40,6 +40,14 @@ soak: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+# The Debian package, for the Python and the architecture of this host.
+deb:
+	python3 systemd/deb/build.py --out dist
+
+# Installed in a Debian of its own, upgraded, rolled back; minutes, as root, with debootstrap and systemd-container.
+installed: install
+	QMODD_TEST_INSTALLED=1 $(BIN)/python -m pytest tests/systemd/test_installed.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* dist build

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from benchmarks.measure import Mismatch, Progress, Result, silent
 
 # Name -> module with `run() -> Iterable[Result]`; one that takes `progress` tells how far it is. The first ones take
-# seconds, `scheduler` a minute in real time, `calibration` and `selftest` some minutes, `lock` many minutes.
+# seconds, `scheduler` a minute in real time, `calibration`, `selftest`, `delivery` some minutes, `lock` many minutes.
 NAMES = (
     "acceptance",
     "sifting",
@@ -30,6 +30,9 @@ NAMES = (
     "lock",
     "safety",
     "keys",
+    "mqtt",
+    "hostile",
+    "delivery",
 )
 
 

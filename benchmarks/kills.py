@@ -100,7 +100,7 @@ class Watch:
 
 
 def keys(run_dir: Path) -> tuple[int, int]:
-    a, b = (read_digests(run_dir / f"{kms}.db") for kms in ("kms-a", "kms-b"))
+    a, b = (read_digests(run_dir / f"{kms}.db", states=("usable", "handed_out")) for kms in ("kms-a", "kms-b"))
     common = a.keys() & b.keys()
     return sum(a[k] == b[k] for k in common), sum(a[k] != b[k] for k in common)
 

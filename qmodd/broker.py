@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,11 @@ class BrokerPlan:
     kind: str
     argv: list[str]
     port: int
+    scheme: str = "mqtt"
 
     @property
     def url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @dataclass
@@ -129,9 +131,35 @@ def plan_broker(run_dir: Path, port: int | None = None, *, embedded: bool | None
     return BrokerPlan("embedded", [sys.executable, "-m", "qmodd.broker", str(config)], port)
 
 
+def plan_configured(run_dir: Path, text: str, values: Mapping[str, str], port: int | None = None) -> BrokerPlan:
+    """Mosquitto with a configuration like `text` in which each option of `values` says something else.
+
+    Port, user and where it stores things are set here. Raises BrokerFailed for an option that is not there once.
+    """
+    mosquitto = find_mosquitto()
+    if mosquitto is None:
+        raise BrokerFailed("mosquitto is not installed")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    own = {"listener": f"{port} 127.0.0.1", "persistence_location": f"{run_dir.resolve()}/"}
+    for option, value in {**own, **values}.items():
+        text, n = re.subn(rf"^{re.escape(option)} .*$", f"{option} {value}", text, flags=re.M)
+        if n != 1:
+            raise BrokerFailed(f"{option!r} is {n} times in the configuration; it must be there once")
+    config = run_dir / "mosquitto.conf"
+    config.write_text(f"user {pwd.getpwuid(os.getuid()).pw_name}\n{text}")
+    scheme = "mqtts" if re.search(r"^certfile ", text, re.M) else "mqtt"
+    return BrokerPlan("mosquitto", [mosquitto, "-c", str(config)], port, scheme)
+
+
 async def start_broker(run_dir: Path, port: int | None = None, *, embedded: bool | None = None) -> BrokerHandle:
     """Starts it and returns when it takes connections. Raises BrokerFailed."""
-    handle = _spawn(plan_broker(run_dir, port, embedded=embedded), run_dir / "broker.log")
+    return await start_planned(plan_broker(run_dir, port, embedded=embedded), run_dir)
+
+
+async def start_planned(plan: BrokerPlan, run_dir: Path) -> BrokerHandle:
+    """As `start_broker`, for a plan that was made before."""
+    handle = _spawn(plan, run_dir / "broker.log")
     plan, log, process = handle.plan, handle.log, handle.process
     try:
         async with asyncio.timeout(READY_WITHIN_S):

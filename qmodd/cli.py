@@ -15,16 +15,20 @@ COMMANDS = {
     "uplink": "qmodd.daemon",
     "run": "qmodd.daemon",
     "receive": "qmodd.receive",
+    "kme": "qmodd.kme.command",
     "provision": "qmodd.provision",
+    "pki": "qmodd.pki",
     "sim": "qmodd.sim_cli",
     "demo": "qmodd.demo.command",
     "soak": "qmodd.soak",
     "calibrate": "qmodd.calibrate.command",
     "selftest": "qmodd.selftest_cli.command",
     "fru": "qmodd.fru_cli",
+    "safe-outputs": "qmodd.safe_outputs",
     "commission": "qmodd.commission.command",
     "rate": "qmodd.rate.command",
     "bench": "qmodd.bench_cli",
+    "schema": "qmodd.schema.command",
 }
 DESCRIPTION = (
     "Control daemon of photonic-chip QKD modules. Exit status: 0 done, 1 what was checked is not in order, "

@@ -95,6 +95,8 @@ class KeysSection(_Section):
     batch_s: Annotated[float, Field(ge=0.02, le=10.0)] = 0.1
     sync_s: Annotated[float, Field(ge=0.05, le=60.0)] = 0.3
     lifetime_s: Annotated[float, Field(ge=60.0)] = 86_400.0
+    # After the end of a key's lifetime; then every trace of it goes but its number.
+    purge_after_s: Annotated[float, Field(ge=0.0, le=31_536_000.0)] = 604_800.0
     worker: bool = True
     # Keys above this many that wait for delivery stop distillation instead of growing the store.
     store_limit: Annotated[int, Field(ge=100)] = 1_000_000
@@ -140,6 +142,11 @@ class SafetySection(_Section):
     # So many trips of the hardware watchdog within the time, while the daemon ran, and a person has to look.
     trips_max: Annotated[int, Field(ge=1, le=100)] = 3
     trips_within_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 600.0
+    # What an opened cover means beside its interlock: nothing, a latch with light or without, or the end of all keys.
+    tamper: Literal["off", "latch", "zeroise"] = "latch"
+    tamper_debounce_s: Annotated[float, Field(ge=0.0, le=5.0)] = 0.3
+    # So long a command that needs two persons waits for the second one.
+    approval_s: Annotated[float, Field(ge=60.0, le=86_400.0)] = 900.0
 
 
 class SelftestSection(_Section):
@@ -171,8 +178,8 @@ class UplinkSection(_Section):
     key: Path | None = None
     # Core's socket, on which uplink meets it; None: door.sock in module.state_dir.
     door: Path | None = None
-    # Group that may use the door, where uplink is another user; None: core's user alone.
-    door_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] | None = None
+    # The door's group may use it, where uplink is another user; false: core's user alone.
+    door_shared: bool = False
     relay_listen: str | None = None
     relay_connect: str | None = None
     telemetry_period_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
@@ -180,10 +187,19 @@ class UplinkSection(_Section):
     authority: Path
 
 
+Label = Annotated[str, Field(min_length=1, max_length=128)]
+
+
 class RecipientSection(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{1,31}$")]
     public: Path
     batch_keys: Annotated[int, Field(ge=1, le=1024)] = 64
+    # Of the keys of every block; the same at both sites, as is the size of a key (None: keys.key_bits).
+    share: Annotated[int, Field(ge=1, le=1000)] = 1
+    key_bits: Literal[128, 192, 256, 512] | None = None
+    # Keys that may wait for this recipient's acknowledgement at a time.
+    depth: Annotated[int, Field(ge=1, le=65_536)] = 65_536
+    labels: Annotated[dict[Label, Label], Field(max_length=32)] = {}
 
 
 class Config(_Section):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qmodd")
 RESTART_UPLINK_S = 0.5
+# Whatever comes over the network, core's loops come first.
+UPLINK_NICENESS = 10
 SWITCH_S = 0.0005
 # Keys that are on their way, outputs going safe, files: what a stop may take.
 STOP_S = 10.0
@@ -55,7 +57,8 @@ def _checked(action: Callable[[Config, argparse.Namespace], int], part: Part) ->
             logging.getLogger(noisy).setLevel(logging.WARNING)
         try:
             config = load(args.config, part, given=not args.check)
-            check_drivers(config, args.config)
+            if args.check or action is not uplink_main:  # uplink has no device: it need not load their libraries
+                check_drivers(config, args.config)
         except ConfigError as e:
             sys.stderr.write(f"{e}\n")
             return 2
@@ -120,7 +123,7 @@ async def _core(config: Config) -> None:
     kernels: Kernels = WorkerKernels() if config.keys.worker else InlineKernels(randomness)
 
     def make_door(**parts: Any) -> DoorCore:
-        return Door(door_path(config), **parts, group=config.uplink.door_group)
+        return Door(door_path(config), **parts, shared=config.uplink.door_shared)
 
     async def serve(door: DoorCore) -> None:
         assert isinstance(door, Door)
@@ -250,6 +253,8 @@ async def _uplink(config: Config) -> None:
 
     # That its event loop turns is all that uplink has to show: what it waits for may be away for days.
     supervision = Supervision(*_supervisor(), lambda: None, lambda: told[0])
+    with suppress(PermissionError):  # a service sets it for itself, and forbids it to its process
+        os.nice(UPLINK_NICENESS)
     with only_uplink(settings.door.parent):
         await supervision.around(lambda: run_uplink(settings, SystemRandomness(), report), STOP_UPLINK_S)
 
@@ -300,10 +305,18 @@ async def until_signalled(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
                 await work
             watch.cancel()
     except* _configuration_faults() as faults:
-        for e in faults.exceptions:
+        for e in _leaves(faults):
             sys.stderr.write(f"{e}\n")
         status = 2
     return status
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 async def _cancel_on(stop: asyncio.Event, work: asyncio.Task[None]) -> None:

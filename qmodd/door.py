@@ -1,4 +1,5 @@
-"""Core's side of the door on a Unix socket of mode 0600; what passes is decided in `qmodd.door_core`."""
+"""Core's side of the door on a Unix socket of mode 0600, or 0660 where it is shared; what passes is decided in
+`qmodd.door_core`."""
 
 from __future__ import annotations
 
@@ -18,7 +19,10 @@ __all__ = ["AnswerSender", "Door", "DoorCore"]
 
 
 class Door(DoorCore):
-    """The door on a Unix socket of mode 0600: `async with asyncio.TaskGroup(): create_task(door.run())`."""
+    """The door on a Unix socket: `async with asyncio.TaskGroup(): create_task(door.run())`.
+
+    `shared`: the socket's group may use it as well as this user.
+    """
 
     def __init__(
         self,
@@ -31,14 +35,16 @@ class Door(DoorCore):
         alive: Alive,
         module: str,
         report: Report = lambda _name, _why: None,
+        shared: bool = False,
     ) -> None:
+        self.shared = shared
         super().__init__(outbox, clock, alive, module, on_request, on_key_ack, report)
         self.path = path
         self._writers: dict[int, asyncio.StreamWriter] = {}
 
     async def run(self) -> None:
         """Serve until cancelled; then say goodbye, so that `alive` tells of a stop on purpose."""
-        listening = listen(self.path)
+        listening = listen(self.path, self.shared)
         inode = self.path.stat().st_ino
         async with asyncio.TaskGroup() as group:
 
@@ -99,8 +105,9 @@ class Door(DoorCore):
             await writer.drain()
 
 
-def listen(path: Path) -> socket.socket:
-    """Bound with mode 0600 from the start: there is no moment in which others may connect."""
+def listen(path: Path, shared: bool = False) -> socket.socket:
+    """Bound with mode 0600 from the start: there is no moment in which others may connect. `shared`: its group may from
+    then on, which a directory of mode 2750 hands down to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -110,4 +117,6 @@ def listen(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     listening.setblocking(False)
+    if shared:
+        os.chmod(path, 0o660)
     return listening

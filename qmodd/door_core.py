@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from qmodd.budget import Budget
 from qmodd.clock import Clock
 from qmodd.door_channel import DoorChannel
 from qmodd.door_frames import (
@@ -43,31 +44,9 @@ PUBLISH_WINDOW = 64
 TELEMETRY_KEPT = 64
 ANSWERS_KEPT = 64
 REQUESTS_AT_ONCE = 16
-# What uplink may cost core: verifications a second, with a burst.
-CHECKS_PER_S, CHECKS_BURST = 100.0, 200.0
 KEY_RECEIPT_WAIT_S = 20.0
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 5.0
 NO_MATCHING_SUBSCRIBERS = 0x10
-
-
-@dataclass
-class Budget:
-    """Token bucket: `rate` a second, at most `burst` at once."""
-
-    clock: Clock
-    rate: float = CHECKS_PER_S
-    burst: float = CHECKS_BURST
-    _left: float = field(default=CHECKS_BURST, init=False)
-    _at: float = field(default=0.0, init=False)
-
-    def take(self) -> bool:
-        now = self.clock.monotonic()
-        self._left = min(self.burst, self._left + (now - self._at) * self.rate)
-        self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 @dataclass
@@ -192,6 +171,8 @@ class DoorCore:
                     self.on_key_ack(frame.recipient, frame.payload)
             case BrokerState():
                 self._set_broker(frame.connected, "connected" if frame.connected else "uplink has no broker")
+                if frame.requests_dropped:
+                    self.report("request.dropped", f"{frame.requests_dropped} so far: more requests than uplink passes")
             case PeerState():
                 self._peer(frame)
             case ChannelData():

@@ -106,8 +106,11 @@ class KeyReceipt(Frame):
 
 
 class BrokerState(Frame):
+    """Uplink to core. `requests_dropped`, where it is not 0: since uplink's start, a flood."""
+
     type_byte = 8
     connected: bool
+    requests_dropped: U63 = 0
 
 
 class PeerState(Frame):

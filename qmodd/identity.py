@@ -219,8 +219,14 @@ class ClientFiles:
         return directory
 
 
-# Who operates a pair that has no identities of its own: one that runs it, and one that may also borrow its outputs.
-CLIENTS: Mapping[str, Role] = {"operator": "operator", "maintainer": "maintainer"}
+# Who operates a pair that has no identities of its own: one that runs it, one that may also borrow its outputs, and two
+# who together may destroy its keys.
+CLIENTS: Mapping[str, Role] = {
+    "operator": "operator",
+    "maintainer": "maintainer",
+    "security-1": "security",
+    "security-2": "security",
+}
 
 
 def provision_identities(

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qmodd.budget import Budget
 from qmodd.clock import Clock
 from qmodd.door import listen
-from qmodd.door_core import Budget, OnRequest
+from qmodd.door_core import OnRequest
 from qmodd.door_frames import (
     FROM_UPLINK,
     VERSION,

@@ -111,8 +111,10 @@ class LocalLink:
 
 
 def _matches(wanted: list[str], topic: str) -> bool:
-    """MQTT's rule for `+`, which stands for one level."""
+    """MQTT's rules for `+`, which stands for one level, and a last `#`, for any number of them."""
     levels = topic.split("/")
+    if wanted[-1] == "#":
+        wanted, levels = wanted[:-1], levels[: len(wanted) - 1]
     return len(levels) == len(wanted) and all(w in ("+", have) for w, have in zip(wanted, levels, strict=True))
 
 

@@ -204,6 +204,59 @@ class Alarm(Message):
     runbook: Annotated[str, StringConstraints(max_length=200)]
 
 
+class KpiBin(Message):
+    """One span of time. Sums, so that spans can be added up, and what follows from them; what is zero, or has nothing
+    to be a mean of, may be left out. Every second is one of keying, planned, down (by activity) and absent."""
+
+    start: AwareDatetime
+    keying_s: float = 0.0
+    planned_s: float = 0.0
+    absent_s: float = 0.0
+    down_s: Annotated[dict[Name, float], Field(max_length=16)] = {}
+    locked_s: float = 0.0
+    lock_wanted_s: float = 0.0
+    blocks: int = 0
+    blocks_aborted: int = 0
+    secret_bits: int = 0
+    bits_z: int = 0
+    errors_z: float = 0.0
+    bits_x: int = 0
+    errors_x: float = 0.0
+    qber_z_max: float = 0.0
+    qber_x_max: float = 0.0
+    keys_delivered: int = 0
+    keys_usable: int = 0
+    age_s: float = 0.0
+    latency_max_s: float = 0.0
+    alarms_raised: int = 0
+    detect_s: float = 0.0
+    alarms_acknowledged: int = 0
+    acknowledge_s: float = 0.0
+    alarms_cleared: int = 0
+    repair_s: float = 0.0
+    availability: float | None = None
+    skr_bps: float | None = None
+    qber_z: float | None = None
+    qber_x: float | None = None
+    lock_uptime: float | None = None
+    latency_mean_s: float | None = None
+    mttd_s: float | None = None
+    mtta_s: float | None = None
+    mttr_s: float | None = None
+
+
+class Kpi(Message):
+    """`kpi`, retained: key performance indicators in spans of 15 minutes and of 24 hours, begun on whole UTC ones, the
+    oldest first; the last of each is not over yet. `until`: what is counted ends here. `last_24h`: the newest spans of
+    15 minutes that make 24 hours, as one."""
+
+    module: Serial
+    until: AwareDatetime
+    last_24h: KpiBin
+    bins_15min: Annotated[list[KpiBin], Field(max_length=96)] = []
+    bins_24h: Annotated[list[KpiBin], Field(max_length=62)] = []
+
+
 class Event(Message):
     """`event`: one entry of the event log, in order."""
 
@@ -219,6 +272,48 @@ class Event(Message):
         own = {k: entry[k] for k in ("seq", "t", "module", "event")}
         rest = {k: v for k, v in entry.items() if k not in own}
         return cls.model_validate({**own, "fields": rest}, strict=False)
+
+
+class SchemaIndex(Message):
+    """`schema`, retained: which document describes this MQTT face. Its bytes are the pages `schema/<page>`, retained
+    too, from 1 on, joined in order."""
+
+    format: Literal["asyncapi"] = "asyncapi"
+    asyncapi: Annotated[str, StringConstraints(max_length=16)]
+    version: Annotated[str, StringConstraints(max_length=64)]
+    sha256: Digest
+    bytes: Annotated[int, Field(ge=2)]
+    pages: Annotated[int, Field(ge=1, le=1000)]
+
+
+SettingValue = bool | int | float | Annotated[str, StringConstraints(max_length=64)]
+
+
+class Setting(Message):
+    """`settings/<path>`, retained: one setting as it is in force. `low` and `high` are allowed, `above` and `below` are
+    not any more; of a safety limit they are narrowed to the safe side of the file's value. `pending`: a value that was
+    set and waits for what `applies` names. `before`: what `undo` returns to; null: there is nothing to undo."""
+
+    path: Name
+    value: SettingValue
+    kind: Literal["number", "integer", "boolean", "choice"]
+    unit: Annotated[str, StringConstraints(max_length=32)] = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: Annotated[list[SettingValue], Field(max_length=32)] = []
+    default: SettingValue
+    origin: Literal["file", "set"]
+    applies: Literal["now", "block", "run", "session", "restart", "file"]
+    roles: list[Role] = []
+    safe_side: Literal["lower", "higher"] | None = None
+    pending: SettingValue | None = None
+    set_by: Annotated[str, StringConstraints(max_length=64)] = ""
+    set_at: Annotated[str, StringConstraints(max_length=40)] = ""
+    before: SettingValue | None = None
+    note: Why = ""
+    description: Annotated[str, StringConstraints(max_length=200)] = ""
 
 
 class CertificateBody(Message):
@@ -291,9 +386,34 @@ class Progress(Message):
     text: Annotated[str, StringConstraints(max_length=200)] = ""
 
 
+class Approval(Message):
+    """`approval/<id>`, retained while it waits, empty afterwards: a command that one security client has asked for and
+    another one has to approve until `until`. `id` is a digest of all other fields; `kid` names the key of the client
+    that asked."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    module: Serial
+    command: Name
+    arguments: dict[Name, JsonValue] = {}
+    by: Name
+    kid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    asked: AwareDatetime
+    until: AwareDatetime
+    nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
 KeyStatus = Literal[
-    "imported", "wrong_recipient", "wrong_suite", "wrong_key_size", "expired", "replayed", "cannot_open", "id_conflict"
+    "imported",
+    "wrong_recipient",
+    "wrong_suite",
+    "wrong_key_size",
+    "expired",
+    "replayed",
+    "cannot_open",
+    "id_conflict",
+    "revoked",
 ]
+NoticeStatus = Literal["usable", "revoked", "expired", "unknown"]
 
 
 class KeyAckBody(Message):
@@ -342,7 +462,7 @@ class KeyNoticeAckBody(Message):
     recipient_kid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
     notice_uuid: UuidText
     digest: Digest
-    status: Annotated[dict[UuidText, Literal["usable", "revoked", "unknown"]], Field(max_length=1024)]
+    status: Annotated[dict[UuidText, NoticeStatus], Field(max_length=1024)]
 
 
 class KeyNoticeAck(Message):

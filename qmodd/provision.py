@@ -51,7 +51,8 @@ class Provision:
 
 
 def identities(what: Provision) -> list[Path]:
-    """Module keys, the site authority, one recipient a site, an operator and a maintainer, for a pair that has none.
+    """Module keys, the site authority, one recipient a site, an operator, a maintainer and two clients of
+    the role security, for a pair that has none.
 
     Each module's directory gets its private key, the authority's and its recipient's public keys; all private keys of
     the site stay in `site/`, which production keeps elsewhere or replaces by its own.

@@ -50,8 +50,10 @@ ROLES: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("snapshot", "record", "monitors"), frozenset({"viewer", "operator", "maintainer", "security"})),
     **dict.fromkeys(("rollback", "clear-latch", "lease", "release", "sweep"), frozenset({"maintainer"})),
     **dict.fromkeys(("fru", "locate"), frozenset({"viewer", "operator", "maintainer", "security"})),
-    "revoke": frozenset({"security"}),
-    "purge": frozenset({"security"}),
+    **dict.fromkeys(("revoke", "purge", "rekey", "zeroise", "approve", "reject"), frozenset({"security"})),
+    **dict.fromkeys(
+        ("approvals", "keys", "provenance"), frozenset({"viewer", "operator", "maintainer", "security"})
+    ),
 }
 
 
@@ -141,6 +143,8 @@ class Requests:
     audit: Audit
     roles: Mapping[str, frozenset[Role]] = field(default_factory=lambda: ROLES)
     replays: Replays = field(default_factory=Replays)
+    # Why a path is no setting.
+    unknown_setting: Callable[[str], str] = field(default=lambda path: f"no setting {path[:64]!r}")
 
     async def handle(self, inbound: Inbound, answer: AnswerSender) -> None:
         body: RequestBody | None = None
@@ -205,8 +209,11 @@ class Requests:
 
     def _authorise(self, command: str, client: Client) -> Handler:
         handler = self.handlers.get(command)
+        if handler is None and command.startswith("set/"):
+            raise Refusal("unknown_setting", self.unknown_setting(command.removeprefix("set/")))
         if handler is None:
-            raise Refusal("unknown_command", f"{command!r} is none of {', '.join(sorted(self.handlers))}")
+            names = (name for name in self.handlers if not name.startswith("set/"))
+            raise Refusal("unknown_command", f"{command!r} is none of {', '.join(sorted(names))}")
         allowed = self.roles.get(command, _ACT)
         if client.role not in allowed:
             needed = " or ".join(sorted(allowed))

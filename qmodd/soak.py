@@ -95,6 +95,7 @@ class Run:
             self.sites["bob"].core.door,
             CHANNEL_LATENCY_S,
             receivers={(SERIALS[s.name], f"kms-{s.name[0]}"): s.receiver.process for s in self.sites.values()},
+            notices={(SERIALS[s.name], f"kms-{s.name[0]}"): s.receiver.notice for s in self.sites.values()},
             on_publish=self._published,
         )
         self.truth = Truth(self.world)

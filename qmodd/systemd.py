@@ -114,3 +114,18 @@ class Supervision:
                 told = text
                 self.notifier.status(text)
             await self.sleep(FEED_SHARE * self.period_s if self.period_s else 1.0)
+
+    async def around(self, work: Callable[[], Awaitable[None]], stop_s: float) -> None:
+        """`work` until it ends or is cancelled, with systemd told how it is: ready, alive, stopping. A stop may take
+        `stop_s`. Closes the notifier."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self.run(), name="systemd")
+                try:
+                    await work()
+                finally:
+                    watch.cancel()
+                    self.notifier.stopping()
+                    self.notifier.extend_timeout(stop_s)
+        finally:
+            self.notifier.close()

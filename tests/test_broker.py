@@ -61,6 +61,16 @@ def test_without_mosquitto_the_embedded_one_is_planned(tmp_path: Path, monkeypat
         broker.plan_broker(tmp_path, embedded=False)
 
 
+@pytest.mark.parametrize(("values", "said"), [({"cafile": "x"}, "0 times"), ({"log_type": "x"}, "2 times")])
+def test_an_option_that_cannot_be_set_is_named(tmp_path: Path, values: dict[str, str], said: str) -> None:
+    text = "listener 1\npersistence_location /x/\nlog_type error\nlog_type warning\n"
+    with pytest.raises(broker.BrokerFailed, match=said):
+        broker.plan_configured(tmp_path, text, values)
+    plan = broker.plan_configured(tmp_path, text, {}, 1234)
+    assert plan.url == "mqtt://127.0.0.1:1234"
+    assert "listener 1234 127.0.0.1" in (tmp_path / "mosquitto.conf").read_text()
+
+
 async def test_nobody_takes_connections_on_a_free_port() -> None:
     assert not await broker.accepts(broker.free_port())
 

@@ -80,6 +80,18 @@ async def test_what_the_configuration_still_hides_is_2_and_told_once(
     assert set(capsys.readouterr().err.splitlines()) == {str(fault)}
 
 
+async def test_a_fault_deep_in_the_task_tree_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    async def inner() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    async def fail() -> None:
+        raise ConfigError("alice.toml: uplink.door: no")
+
+    assert await until_signalled(inner) == 2
+    assert capsys.readouterr().err == "alice.toml: uplink.door: no\n"
+
+
 async def test_bug_is_not_swallowed() -> None:
     async def work() -> None:
         raise ZeroDivisionError("a bug")
@@ -198,7 +210,10 @@ def test_uplink_gets_the_networks_part_of_the_configuration(
         got.append(settings)
 
     monkeypatch.setattr("qmodd.uplink.app.run_uplink", run_uplink)
+    niceness: list[int] = []
+    monkeypatch.setattr("os.nice", niceness.append)
     assert main(["uplink", "--config", str(emulated.path)]) == 0
+    assert niceness == [daemon.UPLINK_NICENESS]
     (settings,) = got
     assert settings.serial == "QM-A-0001"
     assert settings.door == door_path(emulated.config)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmodd import cbor, door_core
+from qmodd import budget, cbor, door_core
 from qmodd import door_frames as f
 from qmodd.channel import ChannelDown
-from qmodd.door import Door
+from qmodd.door import Door, listen
 from qmodd.door_channel import cost
 from qmodd.door_core import DoorCore
 from qmodd.messages import Alive, Reply
@@ -277,11 +278,11 @@ async def test_what_uplink_may_cost_is_limited(bench: Bench) -> None:
     link = attach(core)
     for _ in range(1000):
         core.feed(link, f.KeyReceipt(recipient="kms", payload=b""))
-    assert len(bench.acks) == door_core.CHECKS_BURST
+    assert len(bench.acks) == budget.CHECKS_BURST
     bench.clock.t += 0.1
     for _ in range(1000):
         core.feed(link, f.KeyReceipt(recipient="kms", payload=b""))
-    assert len(bench.acks) == door_core.CHECKS_BURST + 10
+    assert len(bench.acks) == budget.CHECKS_BURST + 10
 
 
 async def test_answers_are_bounded(bench: Bench) -> None:
@@ -597,3 +598,15 @@ async def _honest(session: DoorSession, bench: Bench, payload: bytes) -> None:
         if isinstance(frame, f.Answer) and frame.correlation == b"honest":
             assert Reply.model_validate_json(frame.payload).ok
             return
+
+
+@pytest.mark.parametrize(("shared", "mode"), [(False, 0o600), (True, 0o660)])
+def test_who_may_use_the_socket(tmp_path: Path, shared: bool, mode: int) -> None:
+    """A shared one is its group's, which the directory hands down."""
+    group = next((g for g in os.getgroups() if g != tmp_path.stat().st_gid), tmp_path.stat().st_gid)
+    os.chown(tmp_path, -1, group)
+    tmp_path.chmod(0o2750)
+    with closing(listen(tmp_path / "door.sock", shared)):
+        found = (tmp_path / "door.sock").stat()
+    assert stat.S_IMODE(found.st_mode) == mode
+    assert found.st_gid == group

@@ -17,7 +17,7 @@ from qmodd.door_core import AnswerSender
 from qmodd.door_frames import BrokerState, Hello, Inbound, pack
 from qmodd.identity import Authority, ClientFiles, provision_identities
 from qmodd.local_door import MOST_CLIENTS, LocalDoor
-from qmodd.local_link import LocalLink, open_local, socket_of
+from qmodd.local_link import LocalLink, _matches, open_local, socket_of
 from qmodd.messages import Alive
 from qmodd.outbox import Outbox
 from qmodd.provision import SITE
@@ -176,3 +176,19 @@ def test_the_socket_by_configuration_directory_or_itself(tmp_path: Path) -> None
     config.write_text("[module]\n")
     with pytest.raises(LinkDown, match="state_dir"):
         socket_of(config)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "topic", "same"),
+    [
+        ("a/+/c", "a/b/c", True),
+        ("a/+", "a/b/c", False),
+        ("a/#", "a/b/c", True),
+        ("a/#", "a", True),
+        ("a/b/#", "a/c/d", False),
+        ("a/b", "a/b", True),
+        ("a/b", "a/B", False),
+    ],
+)
+def test_filters_are_those_of_a_broker(wanted: str, topic: str, same: bool) -> None:
+    assert _matches(wanted.split("/"), topic) is same

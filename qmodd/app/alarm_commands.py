@@ -54,7 +54,7 @@ class AlarmCommands:
     async def maintenance(self, arguments: Arguments) -> dict[str, Any]:
         """For so long no new alarm is raised; 0 ends it. What still lasts then is raised."""
         _known(arguments, "seconds", "why")
-        why = _word(arguments, "why") if "why" in arguments else ""
+        why = _word(arguments, "why") if arguments.get("why", "") != "" else ""
         self._desk.maintenance(_client(), _seconds(arguments, least_s=0.0), why)
         return self._alarms()
 

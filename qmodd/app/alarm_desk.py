@@ -168,13 +168,16 @@ class AlarmDesk:
         for c in changes:
             # `suppressed` is told with all others that are silent; a reason that changes is told by the topic alone.
             if c.what not in ("changed", "suppressed"):
-                self._event(c.what, c.alarm.id, severity=c.alarm.severity, by=c.by, why=c.alarm.why)
+                took_s = None if c.after_s is None else round(c.after_s, 3)
+                self._event(c.what, c.alarm.id, took_s, severity=c.alarm.severity, by=c.by, why=c.alarm.why)
 
     def _publish(self, id: str, payload: bytes) -> None:
         self.outbox.put(f"alarm/{id}", payload, kind="alarm", retain=True)
 
-    def _event(self, what: str, id: str, **fields: str) -> None:
-        shown = {name: value[:MOST_WHY] for name, value in fields.items() if value}
+    def _event(self, what: str, id: str, after_s: float | None = None, **fields: str) -> None:
+        shown: dict[str, str | float] = {name: value[:MOST_WHY] for name, value in fields.items() if value}
+        if after_s is not None:
+            shown["after_s"] = after_s
         self.events.record(f"alarm.{what}", {"alarm": id, **shown})
 
     def _save(self) -> None:

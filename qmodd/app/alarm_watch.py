@@ -19,6 +19,7 @@ from qmodd.app.alarm_desk import AlarmDesk
 from qmodd.app.alarm_failures import alarms_of
 from qmodd.app.operator import Operator
 from qmodd.app.wiring import Wiring
+from qmodd.config import AlarmsSection
 from qmodd.control.phase_types import Stage
 from qmodd.keys.settings import Phase
 from qmodd.keys.store import KeyStore
@@ -28,18 +29,14 @@ from qmodd.monitoring.catalogue import CATALOGUE, FAILURES
 PERIOD_S = 1.0
 # Disk, outbox and key store change slowly and cost more to look at.
 SLOW_S = 10.0
-# (raise, clear): free share of the disk, bytes free, waiting share of the key store, rows that wait.
-DISK_SHARE, DISK_BYTES = (0.05, 0.08), (256 << 20, 512 << 20)
-STORE_SHARE, OUTBOX_ROWS = (0.9, 0.8), (2000, 500)
-# Resets of latched detectors within the window that are more than chance.
-MOST_LATCHES, LATCH_WINDOW_S = 3, 60.0
+# Bytes free on the disk (raise, clear); and how far back the shares and rows of the configuration clear.
+DISK_BYTES = (256 << 20, 512 << 20)
+DISK_CLEAR, STORE_CLEAR, OUTBOX_CLEAR = 1.6, 0.1, 0.25
+# Resets of latched detectors within the window are more than chance.
+LATCH_WINDOW_S = 60.0
 # Of the usual clicks in the gates: below this nothing can be used; clicks that a batch must lead one to expect; and how
 # fast the usual is learnt, a look.
 DARK_SHARE, LEAST_CLICKS, USUAL_GAIN = 0.05, 20.0, 0.05
-# Blocks in a row that gave no key.
-BARREN_BLOCKS = 3
-# A run in which nothing moves for so long makes no keys, whatever its phase is called.
-STALLED_S = 30.0
 NOT_IN_PHASE = (Stage.COARSE, Stage.DEGRADED, Stage.RELOCK)
 NO_SYNC = "no synchronisation"
 # A block that ends with its session or its run is no sign of a bad link.
@@ -108,6 +105,11 @@ class AlarmWatch:
         self.wiring.events.listeners.append(self._event)
         self._addresses = [d.address for d in self.wiring.config.device]
         self._receiver = self.wiring.config.module.role == "bob"
+
+    @property
+    def _limits(self) -> AlarmsSection:
+        """As they are set now."""
+        return self.wiring.config.alarms
 
     @property
     def desk(self) -> AlarmDesk:
@@ -189,9 +191,10 @@ class AlarmWatch:
     def _temperature(self) -> Seen:
         operator = self.operator
         if operator.in_service and operator.tec is not None and not operator.tec.identifying:
-            held = operator.temperature_within(0.5) or not self.wiring.leases.free("tec.target")
+            within_k = self._limits.temperature_k
+            held = operator.temperature_within(within_k) or not self.wiring.leases.free("tec.target")
             target_c = self.wiring.config.control.tec_target_c
-            yield "temperature-not-held", None if held else f"not within 0.5 K of {target_c:g} C"
+            yield "temperature-not-held", None if held else f"not within {within_k:g} K of {target_c:g} C"
 
     # the link
 
@@ -228,6 +231,7 @@ class AlarmWatch:
         connected = door.channel.connected and status.phase not in (Phase.OFFLINE, Phase.HANDSHAKE)
         yield "peer-away", None if connected else f"{status.phase}: {status.why}"
         yield "pools-differ", self._heard.pools or None
+        yield "key-account", self.wiring.handover.account if self.wiring.handover else None
         if not self._receiver:
             return
         yield "phase-fault", self.operator.latches().get(PHASE)
@@ -249,7 +253,7 @@ class AlarmWatch:
         latches = self._heard.latches
         while latches and now_s - latches[0] > LATCH_WINDOW_S:
             latches.popleft()
-        many = len(latches) >= MOST_LATCHES
+        many = len(latches) >= self._limits.detector_resets
         yield "detectors-latching", f"detector {self._heard.latched}: reset again and again" if many else None
 
     # keys
@@ -277,11 +281,11 @@ class AlarmWatch:
 
     def _why_no_keys(self, now_s: float) -> str | None:
         status = self.wiring.engine.status
-        if self._heard.barren >= BARREN_BLOCKS:
+        if self._heard.barren >= self._limits.barren_blocks:
             return f"block after block gives no key: {self._heard.why_barren}"
         if status.phase is not Phase.KEYING:
             return self.wiring.why_no_keys() or f"{status.phase}: {status.why}"
-        if now_s - self._moved_s > STALLED_S:
+        if now_s - self._moved_s > self._limits.stalled_s:
             return "nothing is sifted although keys are sent"
         return None
 
@@ -319,17 +323,20 @@ class AlarmWatch:
     def _disk(self) -> str | None:
         where, was = self.wiring.config.module.state_dir, self._was("disk-filling")
         free, total = self.free(where)
-        if free >= max(DISK_BYTES[was], DISK_SHARE[was] * total):
+        share = self._limits.disk_share
+        if free >= max(DISK_BYTES[was], share * (DISK_CLEAR if was else 1.0) * total):
             return None
-        return f"less than {max(DISK_BYTES[0], DISK_SHARE[0] * total) / (1 << 20):.0f} MiB are free in {where}"
+        return f"less than {max(DISK_BYTES[0], share * total) / (1 << 20):.0f} MiB are free in {where}"
 
     def _backlog(self) -> str | None:
         counts, was = self.wiring.outbox.counts(), self._was("outbox-backlog")
         waiting = sum(n for name, n in counts.items() if name.endswith("_waiting"))
-        return None if waiting < OUTBOX_ROWS[was] else f"more than {OUTBOX_ROWS[1]} messages wait to be sent"
+        most, few = self._limits.outbox_rows, OUTBOX_CLEAR * self._limits.outbox_rows
+        return None if waiting < (few if was else most) else f"more than {few:.0f} messages wait to be sent"
 
     def _store(self) -> dict[str, str | None]:
         limit, was = self.wiring.config.keys.store_limit, self._was("key-store-full")
-        full = self.store.waiting() >= STORE_SHARE[was] * limit
-        why = f"more than {STORE_SHARE[1]:.0%} of {limit} keys wait for delivery; at {limit} no more are made"
+        share = self._limits.store_share
+        full = self.store.waiting() >= (share - STORE_CLEAR if was else share) * limit
+        why = f"more than {share - STORE_CLEAR:.0%} of {limit} keys wait for delivery; at {limit} no more are made"
         return {"key-store-full": why if full else None}

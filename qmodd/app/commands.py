@@ -9,10 +9,14 @@ from typing import Any
 from qmodd.app.alarm_commands import alarm_handlers
 from qmodd.app.field_commands import field_handlers
 from qmodd.app.following import Following
+from qmodd.app.key_commands import key_handlers
 from qmodd.app.lease_commands import lease_handlers
 from qmodd.app.operator import Operator
 from qmodd.app.safekeeping import StillViolated
+from qmodd.app.security_commands import security_handlers
+from qmodd.app.setting_effects import setting_handlers
 from qmodd.app.wiring import Wiring
+from qmodd.command_check import checked
 from qmodd.lifecycle import Activity, Administrative
 from qmodd.requests import Arguments, Handler, Refusal, report_progress, requesting
 from qmodd.selftest.model import Level
@@ -25,7 +29,7 @@ PROGRESS_S = 5.0
 def handlers(wiring: Wiring, operator: Operator) -> Mapping[str, Handler]:
     """By command name."""
     commands = Commands(wiring, operator)
-    return {
+    found = {
         "start": commands.start,
         "stop": commands.stop,
         "safe": commands.safe,
@@ -40,7 +44,11 @@ def handlers(wiring: Wiring, operator: Operator) -> Mapping[str, Handler]:
         **lease_handlers(wiring, operator),
         **alarm_handlers(wiring),
         **field_handlers(wiring),
+        **setting_handlers(wiring),
+        **security_handlers(wiring),
+        **key_handlers(wiring),
     }
+    return checked(found)
 
 
 class Commands:

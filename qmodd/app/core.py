@@ -21,39 +21,41 @@ from qmodd.app.field_commands import Locate
 from qmodd.app.identify import Bay
 from qmodd.app.kpi_desk import FILE as KPI_FILE
 from qmodd.app.kpi_desk import KpiDesk
+from qmodd.app.security import secure
+from qmodd.app.setting_desk import SettingDesk
+from qmodd.app.setting_effects import connect
 from qmodd.app.telemetry import Telemetry
+from qmodd.app.vault import Vault
 from qmodd.app.wiring import Wiring, read_factory
 from qmodd.clock import Clock
 from qmodd.config import Config
 from qmodd.door_core import DoorCore
 from qmodd.events import EventLog
 from qmodd.field.records import ModuleRecords
-from qmodd.identity import Authority, RecipientPublic, Signer
+from qmodd.identity import Authority, RecipientPublic
 from qmodd.keys.alice_engine import AliceEngine
+from qmodd.keys.allocation import Pair
 from qmodd.keys.bob_engine import BobEngine
 from qmodd.keys.conversation import Blocking, Desk
 from qmodd.keys.counts import BatchReport
-from qmodd.keys.delivery import BatchFacts, KeyDelivery
+from qmodd.keys.delivery import BatchFacts, KeyDelivery, Terms
 from qmodd.keys.envelope import Provenance
 from qmodd.keys.estimation import Proof
+from qmodd.keys.handover import Handover
 from qmodd.keys.journal import Journal
 from qmodd.keys.kernels import Kernels, WorkerDied
-from qmodd.keys.pool import Pool
 from qmodd.keys.reconciliation import Setting
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.settings import EngineSettings, LengthPolicy
-from qmodd.keys.store import Database, KeyStore, load_kek
+from qmodd.keys.store import Database, KeyStore
 from qmodd.lifecycle import Administrative, LifeCycle
 from qmodd.local_door import LocalDoor
 from qmodd.messages import Alive
 from qmodd.module import Module
 from qmodd.outbox import Outbox
 from qmodd.randomness import Randomness
-from qmodd.requests import Requests
-
-DELIVERY_PERIOD_S = 0.5
-BETWEEN_BATCHES_S = 0.02
-PURGE_AFTER_S = 7 * 86_400.0
+from qmodd.requests import ROLES, Requests
+from qmodd.schema.published import publish as publish_schema
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class Core:
     def __init__(self, config: Config, injected: Injected) -> None:
         state_dir = config.module.state_dir
         state_dir.mkdir(parents=True, exist_ok=True)
+        # First of all: a destruction of secrets that was interrupted is completed.
+        self.vault = Vault(config, injected.randomness)
+        self.settings = SettingDesk(config, injected.clock, Blocking(injected.threads))
+        config = self.settings.in_force
         self.config, self.injected = config, injected
         clock, randomness = injected.clock, injected.randomness
         self.life = LifeCycle(state_dir / "administrative.json", clock)
@@ -102,6 +108,7 @@ class Core:
             self.module,
             injected.heartbeat_s,
         )
+        self.wiring.settings = self.settings
         self.wiring.raw = library.raw
         self.wiring.bay = Bay(self.wiring, library)
         self.epoch = randomness.bytes(8).hex()
@@ -110,7 +117,10 @@ class Core:
         self._make_operator()
         self._make_door()
         self._make_engine()
+        self._make_security()
         self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store)
+        connect(self.wiring, self.operator, self.telemetry)
+        self.settings.effects.append(self._configured)
         # The host's disk is no part of a simulated world: two runs of a seed must not differ by it.
         free = disk_free if self.injected.durable else boundless
         self.operator.selftesting.free, self.operator.selftesting.randomness = free, self.injected.randomness
@@ -129,27 +139,34 @@ class Core:
     def _open_store(self, state_dir: Path, randomness: Randomness) -> None:
         c = self.config
         self.database = Database(state_dir / "keys.db")
-        pool = Pool(state_dir / "pool.ring", c.pair.pre_shared_key, self.database)
+        pool, self.kek = self.vault.pool(self.database), self.vault.kek()
         recipients = [r.name for r in c.recipient]
         self.store = KeyStore(
-            self.database, load_kek(c.pair.key_encryption_key), c.pair.link_id, recipients, randomness
+            self.database, self.kek, c.pair.link_id, recipients, randomness, self.injected.clock
         )
         self.journal = Journal(self.store, pool)
 
     def _make_delivery(self, randomness: Randomness) -> None:
         c = self.config
+        signer, recipients = self.vault.signer(), {r.name: RecipientPublic.load(r.public) for r in c.recipient}
         self.delivery = KeyDelivery(
             self.store,
             self.outbox,
-            Signer.load(c.uplink.identity),
-            {r.name: RecipientPublic.load(r.public) for r in c.recipient},
+            signer,
+            recipients,
             c.pair.link_id,
             self.epoch,
             randomness,
             self._facts_of,
             self.events.record,
-            min((r.batch_keys for r in c.recipient), default=64),
+            terms={r.name: Terms(r.batch_keys, r.depth, r.labels) for r in c.recipient},
         )
+        blocking, clock = Blocking(self.injected.threads), self.injected.clock
+        self.handover = Handover.of(
+            self.journal, self.delivery, c.module.serial, clock, randomness, blocking, self.events.record
+        )
+        self.handover.purge_after_s = c.keys.purge_after_s
+        self.wiring.handover = self.handover
 
     def _facts_of(self, ids: Sequence[UUID]) -> BatchFacts:
         blocks = self.store.blocks_of(ids)
@@ -167,7 +184,17 @@ class Core:
         )
         begin = datetime.fromtimestamp(min(b.created for b in blocks), UTC)
         end = datetime.fromtimestamp(min(b.not_after for b in blocks), UTC)
-        return BatchFacts(begin, end, datetime.fromtimestamp(end.timestamp() + PURGE_AFTER_S, UTC), provenance)
+        purge_by = datetime.fromtimestamp(end.timestamp() + self.handover.purge_after_s, UTC)
+        return BatchFacts(begin, end, purge_by, provenance)
+
+    def _make_security(self) -> None:
+        parts = (self.wiring, self.operator, self.vault, self.kek, self.journal)
+        blocking = Blocking(self.injected.threads)
+        self.security = secure(*parts, self._revoke, self.handover.zeroise, blocking, self.injected.randomness)
+
+    async def _revoke(self, ids: Sequence[UUID], why: str) -> int:
+        """At both sites, down to the recipients; how many were not revoked before."""
+        return len((await self.handover.revoke(ids, why)).revoked)
 
     def _make_operator(self) -> None:
         alice = self.config.module.role == "alice"
@@ -181,14 +208,16 @@ class Core:
             self.epoch,
             clock,
             Authority.load(c.uplink.authority),
-            handlers(self.wiring, self.operator),
+            {**handlers(self.wiring, self.operator), **self.settings.handlers()},
             self.events.record,
+            {**ROLES, **self.settings.roles()},
+            unknown_setting=self.settings.why_unknown,
         )
         self.door = self.injected.door(
             outbox=self.outbox,
             clock=clock,
             on_request=requests.handle,
-            on_key_ack=self.delivery.on_key_ack,
+            on_key_ack=self.handover.on_key_ack,
             alive=Alive(state="online", epoch=self.epoch, version=__version__, since=clock.utc()),
             module=c.module.serial,
             report=lambda name, why: self.events.record(name, {"why": why}),
@@ -225,6 +254,7 @@ class Core:
             length=LengthPolicy(k.length),
             fixed_margin=k.fixed_margin,
             key_bits=k.key_bits,
+            pairs=tuple(Pair(r.name, r.share, r.key_bits or k.key_bits) for r in c.recipient),
             batch_s=k.batch_s,
             sync_s=k.sync_s,
             gate=(c.receiver.gate_open_ps, c.receiver.gate_period_ps),
@@ -260,6 +290,7 @@ class Core:
         else:
             self.engine = BobEngine(settings, channel, desk, self._bob_batch, self.module.tags)
         self.wiring.engine = self.engine
+        self.engine.handover = self.handover
         self.engine.on_peer_module = self.wiring.bay.hear_peer
         self.wiring.bay.on_peer_replaced = self.operator.interrupt
 
@@ -268,22 +299,32 @@ class Core:
         period_s = self.config.pair.symbol_period_ps * 1e-12
         self.operator.on_batch(batch, (batch.end_slot - batch.first_slot) * period_s)
 
+    def _configured(self, config: Config) -> None:
+        self.config = config
+
     def _on_block(self, record: BlockRecord) -> None:
         self.telemetry.block(record)
+        self.handover.poke()
 
     async def run(self) -> None:
         """Until cancelled; then outputs are safe, keys and events on disk."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.injected.kernels.close)
+            if self.injected.durable:
+                stack.callback(self.outbox.keep_synced())
             stack.callback(self.events.record, "core.stopped")
             self.events.record("core.started", {"version": __version__, "role": self.config.module.role})
+            publish_schema(self.outbox)
+            self.settings.open()
+            await self.security.resume()
             async with asyncio.TaskGroup() as group:
+                group.create_task(self.security.run(), name="security")
                 group.create_task(self.alarm_watch.run(), name="alarms")
                 group.create_task(self.kpis.run(), name="KPIs")
                 group.create_task(self._serve_door(), name="door")
                 group.create_task(self._start_kernels(), name="kernels")
                 group.create_task(self.engine.run(), name="engine")
-                group.create_task(self._deliver(), name="delivery")
+                group.create_task(self.handover.run(), name="delivery")
                 group.create_task(self.telemetry.run(), name="telemetry")
                 group.create_task(self.wiring.locate.run(), name="locate LED")
                 if self.local is not None:
@@ -299,15 +340,9 @@ class Core:
     async def _serve_door(self) -> None:
         await self.injected.serve_door(self.door)
 
-    async def _deliver(self) -> None:
-        self.delivery.recover()
-        while True:
-            # One batch at a time: each waits for the disk, and the loops must not.
-            sent = self.delivery.deliver(batches=1)
-            await asyncio.sleep(BETWEEN_BATCHES_S if sent else DELIVERY_PERIOD_S)
-
     def close(self) -> None:
         """Files and databases, after `run` has ended."""
+        self.handover.close()
         self.events.close()
         self.outbox.close()
         self.database.close()

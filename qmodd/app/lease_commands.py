@@ -42,13 +42,14 @@ class LeaseCommands:
         self._in_service()
         leases = self._leases.take(output, _client(), seconds, heartbeat_s)
         if (why := self._leases.keys_held()) is not None and self._wiring.life.activity is Activity.KEYING:
+            report_progress(0.5, f"keys stop: {why}")
             await self._wiring.stop_keying(why)
         return {"leases": self._leases.described(leases)}
 
     async def release(self, arguments: Arguments) -> dict[str, Any]:
         """Give an output back: it returns to where it was, and its loop takes over."""
         _known(arguments, "output")
-        given = await self._leases.give_back(_word(arguments, "output"), _client())
+        given = await self._leases.give_back(_word(arguments, "output"), _client(), report_progress)
         return {"released": [{"output": n, "owner": self._leases.owner(n), "value": self._value(n)} for n in given]}
 
     async def sweep(self, arguments: Arguments) -> dict[str, Any]:

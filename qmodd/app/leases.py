@@ -8,6 +8,7 @@ rest on it. When it ends the output returns to where it was, and the loop takes 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +23,17 @@ from qmodd.requests import Refusal
 MOST_S = 3600.0
 HEARTBEAT_S = (2.0, 120.0)
 RAMP_STEP_S = 0.5
+# A client that waits hears of a ramp after so many steps.
+TOLD_STEPS = 4
 NOBODY = "nobody: at the value last written"
 
 Record = Callable[[str, Mapping[str, Any]], object]
+# Hears how far a ramp is: the fraction of the way, and where the output is.
+Told = Callable[[float, str], None]
+
+
+def untold(_fraction: float, _text: str) -> None:
+    """For who does not want to know."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +117,14 @@ class Leases:
                 raise Refusal("leased", f"{n} is leased by {other.client}; it ends in {self._left(other):.0f} s")
         return tuple(self._take(n, client, seconds, heartbeat_s) for n in names)
 
-    async def give_back(self, name: str, client: str) -> tuple[str, ...]:
-        """Raises Refusal when the client has none of it."""
+    async def give_back(self, name: str, client: str, told: Told = untold) -> tuple[str, ...]:
+        """`told` hears how far the way back is, which a ramp makes long. Raises Refusal when the client has none of
+        it."""
         mine = [n for n in self._expand(name) if (held := self._held.get(n)) is not None and held.client == client]
         if not mine:
             raise Refusal("not_leased", f"{client} has not leased {name}")
         for n in mine:
-            await self._end(self._held[n], "given back")
+            await self._end(self._held[n], "given back", told)
         return tuple(mine)
 
     def renew(self, lease: Lease) -> None:
@@ -122,11 +132,14 @@ class Leases:
         if (now := self._same(lease)) is not None:
             self._held[lease.output] = replace(now, seen_s=self.clock.monotonic())
 
-    async def write(self, lease: Lease, value: float) -> None:
-        """Move a leased output, never faster than its ramp. Raises Refusal when the lease has ended meanwhile, or a
-        DriverError."""
+    async def write(self, lease: Lease, value: float, told: Told = untold) -> None:
+        """Move a leased output, never faster than its ramp; `told` hears how far it is. Raises Refusal when the lease
+        has ended meanwhile, or a DriverError."""
         output = self.outputs[lease.output]
-        while True:
+        way = abs(value - output.value)
+        for steps in itertools.count():
+            if steps % TOLD_STEPS == TOLD_STEPS - 1:
+                told(1.0 - abs(value - output.value) / way, f"{lease.output} {output.value:g} {output.unit}")
             if self._same(lease) is None:
                 raise Refusal("wrong_state", f"the lease of {lease.output} has ended; nothing more was written")
             step = value
@@ -180,9 +193,9 @@ class Leases:
         now = self._held.get(lease.output)
         return now if now is not None and (now.client, now.since_s) == (lease.client, lease.since_s) else None
 
-    async def _end(self, lease: Lease, why: str) -> None:
+    async def _end(self, lease: Lease, why: str, told: Told = untold) -> None:
         try:
-            await self.write(lease, lease.before)
+            await self.write(lease, lease.before, told)
         except Refusal:
             return  # ended by somebody else while the output was on its way back
         except DriverError as e:

@@ -217,10 +217,11 @@ class Operator(ABC):
             else:
                 return
             await self.safe_stop.dark(why, self._log_bugs)
-            await self._resume.wait()
+            await self.safekeeping.watch_cover(self._resume, self.safe_stop.hardware)
 
     async def _session(self) -> None:
         self.forget_interrupts()
+        await self.wiring.settings.begin_session()
         life, config = self.wiring.life, self.wiring.config
         life.set_activity(Activity.BOOT, "opening and identifying the devices")
         life.set_operational(Operational.DISABLED, "starting")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,12 @@ class PhaseService:
         self.pilot = pilot
         self.loop.reconfigured(lock_config(self.wiring, self.context, self.loop.heater, pilot))
         self.wiring.events.record("phase.reference", {"pilot": pilot})
+
+    def limited(self) -> None:
+        """Limits of the configuration have changed."""
+        control = self.wiring.config.control
+        limit_rad = math.radians(control.phase_limit_deg)
+        self.loop.limited(replace(self.loop.config, error_limit=limit_rad, visibility_min=control.visibility_min))
 
     async def step(self, now_s: float) -> str | None:
         """One period; what the lock asks for, and its reason on record when it has just given up."""

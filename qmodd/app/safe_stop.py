@@ -44,6 +44,7 @@ class SafeStop:
         async with self.hardware:
             if module is not None:
                 await self.outputs(module, why)
+                await self.safekeeping.confirm_cover()
                 if failed:
                     await self.safekeeping.last_look()
                 self.safekeeping.ramp.begin(why, HOLD_S)

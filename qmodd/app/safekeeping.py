@@ -23,12 +23,15 @@ from qmodd.safety.latches import FILE, Latch, LatchStore, causes
 from qmodd.safety.monitor import CONFIRM, Ring, SafetyMonitor, SafetyTripped, set_latch, still_violates
 from qmodd.safety.ramp import TecRampDown
 from qmodd.safety.readings import ModuleReader
+from qmodd.safety.tamper import LINE, Tamper
 from qmodd.safety.watchdog import HardwareTripped, InterlockOpen
 
 # Communication watchdog of the temperature controller, s: with its own ramp it is off within 60 s.
 WATCHDOG_MOST_S = 50.0
 # The look at the end of a failed session, s.
 LAST_LOOK_S, LOOK_AGAIN_S = 1.0, 0.05
+# How often the cover is looked at while the module may not run, s.
+COVER_S = 1.0
 COVER, WATCHDOG, NOT_SAFE = "cover-open", "watchdog-tripped", "output-not-safe"
 
 
@@ -68,6 +71,9 @@ class Safekeeping:
     store: LatchStore = field(init=False)
     ramp: TecRampDown = field(init=False)
     monitor: SafetyMonitor = field(init=False)
+    tamper: Tamper = field(init=False)
+    # By latch: why it may not be cleared now beside what is read; "" when it may.
+    held_by: dict[str, Callable[[], str]] = field(default_factory=dict)
     _trips: deque[float] = field(default_factory=deque)
     _told_unwatched: bool = False
 
@@ -84,8 +90,12 @@ class Safekeeping:
             wiring.events.record,
             self._ramped,
         )
+        safety = wiring.config.safety
+        self.tamper = Tamper(safety.tamper, safety.tamper_debounce_s, wiring.clock.monotonic, self._tampered)
         self.monitor = SafetyMonitor(
-            ModuleReader(wiring.module, wiring.budget, wiring.clock.monotonic, self.tec, self._on),
+            ModuleReader(
+                wiring.module, wiring.budget, wiring.clock.monotonic, self.tec, self._on, cover=self.tamper.hear
+            ),
             self.limits,
             self.store,
             self._ring,
@@ -123,6 +133,8 @@ class Safekeeping:
     def ended(self, error: BaseException) -> None:
         """What ended a session may call for a latch. First of all that follows: a process may die at any instant."""
         for leaf in leaves(error):
+            if isinstance(leaf, InterlockOpen) and leaf.cover:
+                self.tamper.hear(False)
             if isinstance(leaf, InterlockOpen) and leaf.cover and self._on()[0]:
                 self.latch(COVER, "the cover is open and was opened while light was on", ("cover_closed",))
             elif isinstance(leaf, HardwareTripped):
@@ -147,6 +159,47 @@ class Safekeeping:
             return  # its own alarm says that a device does not answer
         for v in (found or {}).values():
             self.latch(v.interlock, v.why, (v.reading,))
+
+    # the cover as a tamper contact
+
+    async def confirm_cover(self) -> None:
+        """After a session, while the devices are open: was the cover opened, or did its contact bounce?"""
+        try:
+            async with asyncio.timeout(LAST_LOOK_S + self.tamper.debounce_s):
+                while self.tamper.suspect:
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    self.tamper.hear(await self.wiring.module.platform.read(LINE))
+        except (DriverError, TimeoutError):
+            return  # the next session, or the next look, goes on
+
+    async def watch_cover(self, until: asyncio.Event, hardware: asyncio.Lock) -> None:
+        """Wait for an event while nothing may run, and look at the cover meanwhile."""
+        if not self.tamper.watching or LINE not in self.wiring.module.platform.lines:
+            await until.wait()
+            return
+        try:
+            while not until.is_set():
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN_S if self.tamper.suspect else COVER_S):
+                        await until.wait()
+                except TimeoutError:
+                    await self._look_at_cover(hardware)
+        finally:
+            await self.wiring.module.buses.close()
+
+    async def _look_at_cover(self, hardware: asyncio.Lock) -> None:
+        async with hardware:
+            try:
+                self.tamper.hear(await self.wiring.module.platform.read(LINE))
+            except DriverError:
+                return  # a part that does not answer is told by the next start
+
+    def _tampered(self, why: str) -> None:
+        """On record and latched before anything else; what is destroyed, is so when this returns."""
+        self.wiring.events.record("tamper.struck", {"why": why, "policy": self.tamper.policy})
+        if self.tamper.policy == "zeroise":
+            self.wiring.tampered(why)
+        self.latch(COVER, f"{why} (tamper contact)", (LINE,))
 
     def _count_trip(self, why: str) -> None:
         safety, now = self.wiring.config.safety, self.wiring.clock.monotonic()
@@ -177,6 +230,8 @@ class Safekeeping:
         """Reads the hardware again. Raises LookupError, StillViolated, OSError; a device that does not open is one
         that cannot be read."""
         held = self.store.get(name)
+        if name in self.held_by and (why := self.held_by[name]()):
+            raise StillViolated(why)
         reader = ModuleReader(module, self.wiring.budget, self.wiring.clock.monotonic)
         try:
             if open_module:

@@ -112,7 +112,8 @@ class SelfTesting:
     _tripped: list[Finding] = field(default_factory=list)
     _wanted: Level | None = None
     _last_s: float = -math.inf
-    fraction: float = 0.0  # of the level that runs
+    fraction: float = 0.0  # of the test that runs, over all of its levels; 0 between tests
+    _levels: tuple[int, int] = (0, 1)  # passed and all of it
 
     def __post_init__(self) -> None:
         self._wiring = self.host.wiring
@@ -283,11 +284,12 @@ class SelfTesting:
         bench = self._bench(module, context, by)
         w.heartbeats_rest = True
         try:
-            for step in steps:
+            for done, step in enumerate(steps):
+                self._levels = done, len(steps)
                 report = await run(bench, step, self.checks, only=step, findings=self._findings)
                 self._spent |= report.level_seconds
         finally:
-            w.heartbeats_rest = False
+            w.heartbeats_rest, self.fraction = False, 0.0
         report = report_of(bench, steps[-1], taken, self._now() - begun, self._findings, self._spent)
         report = self._held_against_golden(report)
         self._last_s = self._now()
@@ -336,7 +338,8 @@ class SelfTesting:
         raise SelftestFailed(f"{report.level} self-test failed ({by}): {why}")
 
     def _progress(self, _name: str, fraction: float, _message: str) -> None:
-        self.fraction = fraction
+        done, levels = self._levels
+        self.fraction = (done + fraction) / levels
         self._wiring.door.telemetry("progress", {"fraction": fraction})
 
     def _now(self) -> float:

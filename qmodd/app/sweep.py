@@ -65,16 +65,20 @@ async def sweep(
     """
     output, before = leases.outputs[plan.output], leases.outputs[plan.output].value
     rows: list[list[float]] = []
+
+    def on_the_way(_fraction: float, where: str) -> None:
+        progress(len(rows) / plan.points, where)
+
     try:
         for i, value in enumerate(plan.values):
-            await leases.write(lease, value)
+            await leases.write(lease, value, on_the_way)
             await asyncio.sleep(plan.settle_s)
             rows.append([output.value, *await readings.take(list(plan.read))])
             leases.renew(lease)
             progress((i + 1) / plan.points, f"{plan.output} {output.value:g} {output.unit}")
     finally:
         if not plan.stay and leases.held(plan.output) is not None:
-            await leases.write(lease, before)
+            await leases.write(lease, before, on_the_way)
     columns = [{"name": plan.output, "unit": output.unit}]
     columns += [{"name": name, "unit": readings.units[name]} for name in plan.read]
     return {"columns": columns, "rows": rows, "value": output.value}

@@ -23,14 +23,23 @@ class Telemetry:
         self._operator = operator
         self._buses = buses
         self._store = store
+        self._sooner = asyncio.Event()
 
     async def run(self) -> None:
-        period_s = self._wiring.config.uplink.telemetry_period_s
         while True:
+            self._sooner.clear()
             for group, values in self.groups().items():
                 self._wiring.door.telemetry(group, values)
             await self._wiring.tell_peer()
-            await asyncio.sleep(period_s)
+            try:
+                async with asyncio.timeout(self._wiring.config.uplink.telemetry_period_s):
+                    await self._sooner.wait()
+            except TimeoutError:
+                continue
+
+    def period_changed(self) -> None:
+        """The wait that has begun is over: the next one is as long as is set now."""
+        self._sooner.set()
 
     def groups(self) -> dict[str, Numbers]:
         out = {"keys": self._keys(), "link": self._link(), "bus": self._bus(), "loops": self._loops()}
@@ -172,7 +181,7 @@ class Telemetry:
             "qber_z": record.qber_z,
             "qber_x": record.qber_x,
             "length_bits": record.length_bits,
-            "key_bits": record.keys * record.key_bits,
+            "key_bits": record.secret_bits,
             "leak_bits": record.leak_bits,
             "frames_helped": record.frames_helped,
             "seconds": record.seconds,

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from qmodd.app.field_commands import Locate
 from qmodd.app.identify import Bay
 from qmodd.app.leases import Leases
 from qmodd.app.outputs import SPARE, SPARE_TEST_A, catalogue
+from qmodd.app.setting_desk import SettingDesk
 from qmodd.clock import Clock
 from qmodd.config import Config
 from qmodd.control.facts import Fact
@@ -32,6 +33,7 @@ from qmodd.door_core import DoorCore
 from qmodd.events import EventLog
 from qmodd.keys.alice_engine import AliceEngine
 from qmodd.keys.bob_engine import BobEngine
+from qmodd.keys.handover import Handover
 from qmodd.keys.settings import Phase
 from qmodd.lifecycle import Activity, LifeCycle
 from qmodd.messages import CalibrationRecord, Event, State
@@ -41,6 +43,10 @@ from qmodd.safety.guards import HeaterBudget, guard, nominal_power
 from qmodd.selftest.model import Report
 from qmodd.selftest.retained import message
 
+if TYPE_CHECKING:
+    from qmodd.app.security_commands import Keys as SecurityKeys
+    from qmodd.app.security_desk import SecurityDesk
+
 EVENT_LIFETIME_S = 30 * 86_400.0
 WATCH_S = 0.25
 STOP_KEYING_S = 0.5
@@ -49,8 +55,9 @@ KEYING = "distilling keys"
 
 @dataclass
 class Wiring:
-    """`engine`, `door`, `bay` and `locate` are set by core before anything runs. `module_swapped`: called when another
-    photonic module is in than before, with its records in force and nothing running."""
+    """`engine`, `door`, `bay`, `locate` and `settings` are set by core before anything runs. `config`: what is in
+    force, which may be another object from one moment to the next. `module_swapped`: called when another photonic
+    module is in than before, with its records in force and nothing running."""
 
     config: Config
     clock: Clock
@@ -65,8 +72,11 @@ class Wiring:
     door: DoorCore = field(init=False)
     bay: Bay = field(init=False)
     locate: Locate = field(init=False)
+    security: SecurityDesk = field(init=False)
+    security_keys: SecurityKeys = field(init=False)
     leases: Leases = field(init=False)
     alarms: AlarmDesk = field(init=False)
+    settings: SettingDesk = field(init=False)
     budget: HeaterBudget = field(init=False)
     # What is latched, for `state`; the operator's.
     latched: Callable[[], list[dict[str, Any]]] = list
@@ -78,10 +88,16 @@ class Wiring:
     why_not_wanted: str = ""
     # Why no keys may be made on the calibrations as they are; and what is about to stop them.
     keys_blocked: str | None = None
+    # Why no keys may be made while another pre-shared pad waits; "" when none does.
+    rekeying: str = ""
     notice: str = ""
     raw: RawStore = field(default_factory=RawStore)
     module_swapped: list[Callable[[], None]] = field(default_factory=list)
+    # Told, once for each opening, that the tamper contact has struck and the module is to be zeroised.
+    tampered: Callable[[str], None] = lambda why: None
     lock: LockReport | None = None
+    # None where nobody hands keys over.
+    handover: Handover | None = None
     sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -225,7 +241,7 @@ class Wiring:
         """What stands against keys on this module's side, but not in its engine; None: nothing."""
         if not self.keys_wanted:
             return self.why_not_wanted
-        return self.keys_blocked or self.leases.keys_held()
+        return self.keys_blocked or self.rekeying or self.leases.keys_held()
 
     async def stop_keying(self, why: str) -> None:
         """Bounded: what the engine has to send may be lost, the far side notices by itself."""

@@ -67,6 +67,11 @@ class PhaseLock:
         """A new fringe: start again from its place. What is latched stays latched."""
         self._reset(config, phase_rad)
 
+    def limited(self, config: PhaseLockConfig) -> None:
+        """Other limits on the same fringe: what is known of it stays."""
+        self.config = config
+        self.tracker.limited(config)
+
     def latch(self, why: str) -> None:
         """Given up, or found given up from before a restart."""
         self.latched = why

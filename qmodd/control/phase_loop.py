@@ -172,6 +172,12 @@ class PhaseLoop:
         self.lock.recalibrated(config, here)
         self.guard = self._guard()
 
+    def limited(self, config: PhaseLockConfig) -> None:
+        """Other limits only: the lock goes on as it is and is judged by them from here on."""
+        self.config = config
+        self.lock.limited(config)
+        self.guard = self._guard()
+
     async def back(self) -> None:
         """The heaters were moved and brought back near: to where the lock had them."""
         self._samples.clear()

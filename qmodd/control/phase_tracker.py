@@ -154,6 +154,11 @@ class PhaseTracker:
             return f"visibility last seen {now_s - self.visible_s:.0f} s ago"
         return self.unknown(now_s)
 
+    def limited(self, config: PhaseLockConfig) -> None:
+        """Other limits on the same fringe."""
+        self.config = config
+        self._watch.visibility_min = config.visibility_min
+
     def unknown(self, now_s: float) -> str:
         """The phase is not known well enough any more, having coasted; "" before it was known, too."""
         if not self.filter.known:

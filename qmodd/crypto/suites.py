@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
+
+from qmodd.secret_files import too_open
 
 SIGNATURE_SUITE = "ed25519+mldsa65"
 SEALING_SUITE = "hpke-base/mlkem768-x25519/hkdf-sha256/aes-256-gcm"
@@ -210,14 +211,14 @@ def write_key_file(path: Path, kind: str, name: str, parts: dict[str, bytes], *,
 def read_key_file(path: Path, kind: str, *parts: str, secret: bool) -> tuple[str, list[bytes]]:
     """Name and the named parts of a key file. Raises BadKeyFile; a secret one must not be open to group or others."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        open_to = too_open(path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise BadKeyFile(f"{path}: cannot be read: {e.strerror}") from None
     except ValueError:
         raise BadKeyFile(f"{path}: not a key file") from None
-    if secret and mode & 0o077:
-        raise BadKeyFile(f"{path}: mode {mode:04o} lets others read it; allowed is 0600")
+    if secret and open_to is not None:
+        raise BadKeyFile(f"{path}: {open_to}")
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise BadKeyFile(f"{path}: not a {kind} file")
     try:

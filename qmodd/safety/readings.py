@@ -49,6 +49,8 @@ class ModuleReader:
     tec: Callable[[], TecReading | None] = lambda: None
     on: Callable[[], tuple[bool, bool]] = lambda: (False, False)
     every_s: float = SLOW_S
+    # Told at each reading whether the cover is closed; None: not known.
+    cover: Callable[[bool | None], None] = lambda closed: None
     unread: dict[str, str] = field(default_factory=dict)
     _slow: dict[str, Any] = field(default_factory=dict)
     _slow_at: float | None = None
@@ -78,6 +80,7 @@ class ModuleReader:
         laser_on, heaters_on = self.on()
         written_a, written_w = self.budget.recent(self.module.heaters)
         good = {k: v for k, v in (found | self._slow).items() if k not in self.unread}
+        self.cover(good.get("cover_closed"))
         return Readings(
             **good,
             **self._written(),

@@ -9,78 +9,70 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
-from pathlib import Path
-from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
+from qmodd.budget import Budget
+from qmodd.clock import Clock, SystemClock
 from qmodd.door_frames import (
     Answer,
     BrokerState,
     ChannelCredit,
     ChannelData,
     Frame,
-    Inbound,
     KeyReceipt,
     Publish,
     Published,
     Telemetry,
 )
-from qmodd.messages import MAX_KEY_ACK_BYTES, MAX_REQUEST_BYTES, Alive
+from qmodd.messages import MAX_KEY_ACK_BYTES, MAX_REQUEST_BYTES, Alive, telemetry
 from qmodd.randomness import Randomness
-from qmodd.uplink.client import DoorClosed, DoorSession, open_door
+from qmodd.uplink.client import DoorClosed, DoorSession, inbound, open_door
 from qmodd.uplink.mqtt_link import (
     FIRST_FAILURE_CODE,
     NO_MATCHING_SUBSCRIBERS,
-    Arrived,
     Backoff,
-    BrokerSettings,
     Link,
     LinkDown,
     Will,
     open_link,
 )
+from qmodd.uplink.patience import Patience
 from qmodd.uplink.relay import Relay, split_address
+from qmodd.uplink.settings import Counts, UplinkSettings
 from qmodd.uplink.topics import Topics
+
+__all__ = ["Uplink", "UplinkSettings", "run_uplink"]
 
 TELEMETRY_KEPT = 64
 ANSWERS_KEPT = 64
 ANSWER_EXPIRY_S = 60
+DENIED_KEPT = 256
+# More than an operations centre asks of one module, and less than would be felt in its loops.
+REQUESTS_PER_S, REQUESTS_BURST = 20.0, 50.0
 OFFLINE_WAIT_S = 1.0
+# What is sent to the module in a short outage waits at the broker; a request expires by itself after a minute.
+SESSION_EXPIRY_S = 30
+OWN_TELEMETRY_S = 10.0
 DOOR_RETRY_MOST_S = 0.5
 
 Report = Callable[[str, str], None]
 
 
-class UplinkSettings(BaseModel):
-    """What `qmodd uplink` needs of the configuration. Exactly one of the relay addresses, HOST:PORT."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    serial: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,31}$")]
-    door: Path
-    broker: BrokerSettings = BrokerSettings()
-    relay_listen: str | None = None
-    relay_connect: str | None = None
-
-    @model_validator(mode="after")
-    def _one_relay(self) -> Self:
-        if (self.relay_listen is None) == (self.relay_connect is None):
-            raise ValueError("give either relay_listen (alice) or relay_connect (bob)")
-        split_address(self.relay_listen or self.relay_connect or "")
-        return self
-
-
 class Uplink:
     """State shared by the three tasks. `report(name, why)` gets what is worth a log line."""
 
-    def __init__(self, settings: UplinkSettings, randomness: Randomness, report: Report) -> None:
+    def __init__(
+        self, settings: UplinkSettings, randomness: Randomness, report: Report, clock: Clock | None = None
+    ) -> None:
         self.settings = settings
         self.topics = Topics(settings.serial)
         self.relay_port: int | None = None
+        self.counts = Counts()
+        self._clock = clock or SystemClock()
+        self._seq = 0
         self._randomness = randomness
         self._report = report
         self._session: DoorSession | None = None
@@ -90,6 +82,8 @@ class Uplink:
         self._answers: deque[Answer] = deque(maxlen=ANSWERS_KEPT)
         self._telemetry: deque[Telemetry] = deque(maxlen=TELEMETRY_KEPT)
         self._last_down = ""
+        self._denied: set[str] = set()
+        self._requests = Budget(self._clock, REQUESTS_PER_S, REQUESTS_BURST)
 
     async def run(self) -> None:
         """Until cancelled. Raises OSError when the relay's address cannot be had."""
@@ -146,8 +140,10 @@ class Uplink:
             case Publish():
                 self._publishes.append(frame)
             case Answer():
+                self.counts.answers_dropped += len(self._answers) == ANSWERS_KEPT
                 self._answers.append(frame)
             case Telemetry():
+                self.counts.telemetry_dropped += len(self._telemetry) == TELEMETRY_KEPT
                 self._telemetry.append(frame)
         self._notify()
 
@@ -163,17 +159,31 @@ class Uplink:
     # the broker
 
     async def _broker(self) -> None:
-        backoff = Backoff(self._randomness)
+        patience = Patience(Backoff(self._randomness))
         while True:
             alive = await self._known_alive()
             will = Will(self.topics.alive, alive.offline().payload())
+            begun: float | None = None
+            code: int | None = None
             try:
-                async with open_link(self.settings.broker, f"qmodd-{self.settings.serial}", will=will) as link:
-                    backoff.reset()
+                async with open_link(
+                    self.settings.broker,
+                    f"qmodd-{self.settings.serial}",
+                    will=will,
+                    session_expiry_s=SESSION_EXPIRY_S,
+                    keep_alive_s=self.settings.keep_alive_s,
+                ) as link:
+                    begun = self._clock.monotonic()
+                    self.counts.connects += 1
                     await self._serve_broker(link, alive)
             except* LinkDown as e:
-                self._say_down("broker", str(e.exceptions[0]))
-            await asyncio.sleep(backoff.next_s())
+                code = _first(e).code
+                self._say_down("broker", str(_first(e)))
+            lived_s = None if begun is None else self._clock.monotonic() - begun
+            wait_s, stands_back = patience.wait(lived_s, code)
+            if stands_back:
+                self._say_down("broker", f"standing back for {wait_s:.0f} s: another client may use this module's name")
+            await asyncio.sleep(wait_s)
 
     async def _known_alive(self) -> Alive:
         while self._alive is None:
@@ -214,6 +224,7 @@ class Uplink:
                 group.create_task(link.watch(), name="broker watch")
                 group.create_task(self._outgoing(link, session, group), name="to broker")
                 group.create_task(self._incoming(link, session), name="from broker")
+                group.create_task(self._own_telemetry(link), name="own telemetry")
                 while self._session is session:
                     await self._changed.wait()
                 raise DoorClosed("core is gone")
@@ -244,6 +255,15 @@ class Uplink:
             else:
                 await self._changed.wait()
 
+    async def _own_telemetry(self, link: Link) -> None:
+        """What only uplink knows, as a group of the module's telemetry."""
+        while True:
+            await asyncio.sleep(OWN_TELEMETRY_S)
+            self.counts.arrived_dropped += link.take_dropped()
+            self._seq += 1
+            flat = telemetry(self._clock.utc().timestamp(), self._seq, self.counts.numbers())
+            await link.publish(self.topics.telemetry("uplink"), json.dumps(flat).encode(), qos=0)
+
     async def _answer(self, link: Link, answer: Answer) -> None:
         await link.publish(
             self.topics.reply(answer.client),
@@ -262,6 +282,8 @@ class Uplink:
             correlation=row.correlation,
         )
         nobody = row.key and code == NO_MATCHING_SUBSCRIBERS
+        if code >= FIRST_FAILURE_CODE:
+            self._refused(row.suffix, code)
         await session.send(Published(id=row.id, ok=code < FIRST_FAILURE_CODE and not nobody, code=code))
 
     async def _incoming(self, link: Link, session: DoorSession) -> None:
@@ -271,10 +293,26 @@ class Uplink:
             if recipient is not None:
                 if len(message.payload) <= MAX_KEY_ACK_BYTES and len(recipient) <= 64:
                     await session.send(KeyReceipt(recipient=recipient, payload=message.payload))
-            elif len(message.payload) <= MAX_REQUEST_BYTES and len(message.topic) <= 256:
-                await session.send(_inbound(message))
+            elif not self._requests.take():
+                await self._drop_request(session)
             else:
-                self._report("request.dropped", f"{len(message.payload)} bytes on a topic of {len(message.topic)}")
+                if len(message.payload) > MAX_REQUEST_BYTES:
+                    self.counts.requests_too_large += 1
+                    self._report("request.dropped", f"{len(message.payload)} bytes; at most {MAX_REQUEST_BYTES}")
+                await session.send(inbound(message))
+
+    async def _drop_request(self, session: DoorSession) -> None:
+        """Core is told at 1, 2, 4, 8, ...: it writes down that there was a flood and is not flooded itself."""
+        self.counts.requests_dropped += 1
+        if self.counts.requests_dropped.bit_count() == 1:
+            self._report("request.dropped", f"{self.counts.requests_dropped} so far: too many requests")
+            await session.send(BrokerState(connected=True, requests_dropped=self.counts.requests_dropped))
+
+    def _refused(self, suffix: str, code: int) -> None:
+        """Once a topic: core tries again for ever, and only the broker's rules can help."""
+        if suffix not in self._denied and len(self._denied) < DENIED_KEPT:
+            self._denied.add(suffix)
+            self._report("publish.refused", f"{suffix}: the broker does not take it (reason code {code:#x})")
 
     def _say_down(self, what: str, why: str) -> None:
         """Once a reason, not once an attempt."""
@@ -283,18 +321,14 @@ class Uplink:
             self._report(f"{what}.down", why)
 
 
-def _inbound(message: Arrived) -> Inbound:
-    fits = message.correlation is None or len(message.correlation) <= 1024
-    return Inbound(
-        topic=message.topic,
-        payload=message.payload,
-        retained=message.retained,
-        duplicate=message.duplicate,
-        response_topic=message.response_topic[:256] if message.response_topic is not None else None,
-        correlation=message.correlation if fits else None,
-    )
+def _first(group: BaseExceptionGroup[LinkDown]) -> LinkDown:
+    """Every task of a link fails with it; one word is enough."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def run_uplink(settings: UplinkSettings, randomness: Randomness, report: Report = lambda _n, _w: None) -> None:
+async def run_uplink(
+    settings: UplinkSettings, randomness: Randomness, report: Report = lambda _n, _w: None, clock: Clock | None = None
+) -> None:
     """The uplink process, until cancelled. Raises OSError when the relay's address cannot be had."""
-    await Uplink(settings, randomness, report).run()
+    await Uplink(settings, randomness, report, clock).run()

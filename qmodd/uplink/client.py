@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from qmodd.door_frames import FROM_CORE, Bye, Deframer, Frame, Hello, ProtocolError, pack
-from qmodd.messages import Alive
+from qmodd.door_frames import FROM_CORE, Bye, Deframer, Frame, Hello, Inbound, ProtocolError, pack
+from qmodd.messages import MAX_REQUEST_BYTES, Alive
+from qmodd.uplink.mqtt_link import Arrived
 
 
 class DoorClosed(Exception):
@@ -64,3 +65,16 @@ async def open_door(path: Path) -> AsyncIterator[DoorSession]:
         yield session
     finally:
         writer.close()
+
+
+def inbound(message: Arrived) -> Inbound:
+    """For core. Of what is too large one byte too many is enough for it to refuse, and to write that down."""
+    fits = message.correlation is None or len(message.correlation) <= 1024
+    return Inbound(
+        topic=message.topic[:256],
+        payload=message.payload[: MAX_REQUEST_BYTES + 1],
+        retained=message.retained,
+        duplicate=message.duplicate,
+        response_topic=message.response_topic[:256] if message.response_topic is not None else None,
+        correlation=message.correlation if fits else None,
+    )

@@ -39,8 +39,9 @@ class _Side:
 class MemoryUplink:
     """Stands in for both uplinks, the relay and the broker.
 
-    `latency_s` is one way and the same for the service channel and for acknowledgements. `receivers` by module and
-    recipient; a key batch without a receiver is undelivered, as with a broker that has no subscriber. Everything
+    `latency_s` is one way and the same for the service channel and for acknowledgements. `receivers` of
+    batches and `notices` about their keys by module and recipient; one without a receiver is undelivered, as with a
+    broker that has no subscriber. Everything
     published (telemetry and answers, too) is told to `on_publish(module, topic suffix, payload)`.
     """
 
@@ -51,11 +52,13 @@ class MemoryUplink:
         latency_s: float,
         *,
         receivers: Mapping[tuple[str, str], KeyReceiver] | None = None,
+        notices: Mapping[tuple[str, str], KeyReceiver] | None = None,
         on_publish: OnPublish = lambda _module, _suffix, _payload: None,
     ) -> None:
         self.latency_s = latency_s
         self._sides = (_Side(alice), _Side(bob))
         self._receivers = dict(receivers or {})
+        self._notices = dict(notices or {})
         self._on_publish = on_publish
         self._peer_number = 0
         self._peer_up = False
@@ -128,8 +131,8 @@ class MemoryUplink:
         receipt: bytes | None = None
         delivered = True
         if row.key:
-            recipient = row.suffix.removeprefix("keys/")
-            receiver = self._receivers.get((side.door.module, recipient))
+            recipient, _, kind = row.suffix.removeprefix("keys/").partition("/")
+            receiver = (self._notices if kind else self._receivers).get((side.door.module, recipient))
             delivered = receiver is not None
             receipt = receiver(row.payload) if receiver else None
         side.door.feed(side.link, Published(id=row.id, ok=delivered, code=0 if delivered else 0x10))

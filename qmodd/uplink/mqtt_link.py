@@ -9,59 +9,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Never
-from urllib.parse import urlsplit
+from typing import Any, Never
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
-from pydantic import BaseModel, ConfigDict, Field
 
+from qmodd.broker_settings import BrokerSettings, LinkDown
 from qmodd.randomness import Randomness
+
+__all__ = [
+    "FIRST_FAILURE_CODE",
+    "KEEP_ALIVE_S",
+    "NO_MATCHING_SUBSCRIBERS",
+    "TAKEN_OVER",
+    "Arrived",
+    "Backoff",
+    "BrokerSettings",
+    "Link",
+    "LinkDown",
+    "Will",
+    "keep_link",
+    "open_link",
+]
 
 NO_MATCHING_SUBSCRIBERS = 0x10
 FIRST_FAILURE_CODE = 0x80
+# Another client with the same client id has connected.
+TAKEN_OVER = 0x8E
+HUNG_UP = "it hung up during the greeting; does it speak MQTT 5, and accept this client's certificate?"
 KEEP_ALIVE_S = 4
 CALL_TIMEOUT_S = 5.0
 ARRIVED_KEPT = 256
-
-
-class LinkDown(Exception):
-    """There is no connection to the broker (any more); the message says why."""
-
-
-class BrokerSettings(BaseModel):
-    """`url` is mqtt://HOST:PORT or mqtts://HOST:PORT; credentials are optional."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: Annotated[str, Field(pattern=r"^mqtts?://[^/@]+$")] = "mqtt://127.0.0.1:1883"
-    username: str | None = None
-    password: str | None = None
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def endpoint(self) -> tuple[str, int]:
-        """Host and port. Raises ValueError on a port that is none."""
-        parts = urlsplit(self.url)
-        default = 8883 if parts.scheme == "mqtts" else 1883
-        return parts.hostname or "127.0.0.1", parts.port or default
-
-    def tls(self) -> ssl.SSLContext | None:
-        if not self.url.startswith("mqtts:"):
-            return None
-        context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
-        if self.certificate:
-            context.load_cert_chain(self.certificate, self.key)
-        return context
+ARRIVED_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -110,23 +95,43 @@ class _Client(aiomqtt.Client):
     def __init__(self, *args: Any, **options: Any) -> None:
         self.codes: dict[int, asyncio.Future[int]] = {}
         self.arrived: deque[Arrived] = deque()
+        self.arrived_bytes = 0
         self.arrived_dropped = 0
         self.changed = asyncio.Event()
         self.why_lost: str | None = None
+        self.code_lost: int | None = None
         super().__init__(*args, **options)
 
     def watch(self) -> None:
         """From here on the end of the connection is told to everybody who waits."""
         self._disconnected.add_done_callback(self._lost)
 
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:
+        """aiomqtt would wait for the whole time-out for the answer of a broker that has hung up."""
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError(HUNG_UP))
+            return
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def abandon(self) -> None:
+        """Close what a greeting that failed has left open."""
+        self._client._sock_close()
+
     def _lost(self, ended: asyncio.Future[None]) -> None:
         error = None if ended.cancelled() else ended.exception()
+        self.code_lost = _code_of(error)
         self.why_lost = f"connection to the broker lost: {error}" if error else "disconnected from the broker"
+        if self.code_lost == TAKEN_OVER:
+            self.why_lost = "another client with this client's id has connected and taken the session over"
         for waiting in self.codes.values():
             if not waiting.done():
-                waiting.set_exception(LinkDown(self.why_lost))
+                waiting.set_exception(self.lost())
         self.codes.clear()
         self.changed.set()
+
+    def lost(self) -> LinkDown:
+        """What everybody who waits gets."""
+        return LinkDown(self.why_lost or "disconnected from the broker", self.code_lost)
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:
         waiting = self.codes.pop(mid, None)
@@ -134,9 +139,11 @@ class _Client(aiomqtt.Client):
             waiting.set_result(int(reason_code.value))
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        if len(self.arrived) >= ARRIVED_KEPT:
+        size = len(message.payload)
+        if len(self.arrived) >= ARRIVED_KEPT or (self.arrived and self.arrived_bytes + size > ARRIVED_BYTES):
             self.arrived_dropped += 1
             return
+        self.arrived_bytes += size
         properties = message.properties
         self.arrived.append(
             Arrived(
@@ -155,7 +162,7 @@ class _Client(aiomqtt.Client):
     ) -> asyncio.Future[int] | None:
         """Hands it to the socket now; the future gives the reason code (None at QoS 0)."""
         if self.why_lost is not None:
-            raise LinkDown(self.why_lost)
+            raise self.lost()
         info = self._client.publish(topic, payload, qos, retain, properties)
         if info.rc != 0:
             raise LinkDown(f"cannot publish on {topic}: client error {info.rc}")
@@ -171,11 +178,18 @@ class Link:
 
     def __init__(self, client: _Client) -> None:
         self._client = client
+        self._told = 0
 
     @property
     def dropped(self) -> int:
         """Messages that came faster than they were taken."""
         return self._client.arrived_dropped
+
+    def take_dropped(self) -> int:
+        """As `dropped`, since the last call."""
+        new = self._client.arrived_dropped - self._told
+        self._told += new
+        return new
 
     async def publish(
         self,
@@ -220,25 +234,40 @@ class Link:
         client = self._client
         while not client.arrived:
             if client.why_lost is not None:
-                raise LinkDown(client.why_lost)
+                raise client.lost()
             client.changed.clear()
             await client.changed.wait()
-        return client.arrived.popleft()
+        message = client.arrived.popleft()
+        client.arrived_bytes -= len(message.payload)
+        return message
 
     async def watch(self) -> Never:
         """Raises LinkDown when the connection ends: the task that ends everything which belongs to it."""
         while self._client.why_lost is None:
             await asyncio.wait([self._client._disconnected])
-        raise LinkDown(self._client.why_lost)
+        raise self._client.lost()
+
+
+def _code_of(error: BaseException | None) -> int | None:
+    """The reason code in what aiomqtt raises."""
+    rc = getattr(error, "rc", None)
+    value = getattr(rc, "value", rc)
+    return value if isinstance(value, int) else None
 
 
 @asynccontextmanager
 async def open_link(
-    broker: BrokerSettings, client_id: str, *, will: Will | None = None, session_expiry_s: int = 0
+    broker: BrokerSettings,
+    client_id: str,
+    *,
+    will: Will | None = None,
+    session_expiry_s: int = 0,
+    keep_alive_s: int = KEEP_ALIVE_S,
 ) -> AsyncIterator[Link]:
     """Connect; on a clean exit disconnect, so that the will is not published. Raises LinkDown.
 
-    `session_expiry_s` 0 begins anew each time; otherwise the broker keeps the session (and queues) for so long.
+    `session_expiry_s` 0 begins anew each time; otherwise the broker keeps the session (and queues) for so long. A
+    broker that says nothing for about twice `keep_alive_s` is given up.
     """
     host, port = broker.endpoint()
     properties = _properties(PacketTypes.CONNECT)
@@ -254,14 +283,18 @@ async def open_link(
         password=broker.password,
         tls_context=broker.tls(),
         will=aiomqtt.Will(will.topic, will.payload, 1, True) if will else None,
-        keepalive=KEEP_ALIVE_S,
+        keepalive=keep_alive_s,
         timeout=CALL_TIMEOUT_S,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
     try:
         await client.__aenter__()
     except aiomqtt.MqttError as e:
-        raise LinkDown(f"no connection to {broker.url}: {e}") from None
+        client.abandon()
+        raise LinkDown(f"no connection to {broker.url}: {e}", _code_of(e)) from None
+    except asyncio.CancelledError:
+        client.abandon()
+        raise
     client.watch()
     try:
         yield Link(client)

@@ -6,6 +6,24 @@ from dataclasses import dataclass
 
 from qmodd.messages import ROOT
 
+# What a module says to everybody who may read at all. The broker's ACL and its bridge are made of it.
+PUBLIC = (
+    "alive",
+    "state",
+    "assembly",
+    "telemetry/+",
+    "kpi",
+    "alarm/+",
+    "event",
+    "checkpoint",
+    "calibration/+",
+    "selftest",
+    "settings/+",
+    "schema",
+    "schema/#",
+    "approval/+",
+)
+
 
 @dataclass(frozen=True)
 class Topics:

@@ -18,6 +18,7 @@ from qmodd.app.alarm_watch import AlarmWatch, boundless, disk_free
 from qmodd.app.failures import LoopGaveUp, NotReady
 from qmodd.app.operator import Operator
 from qmodd.app.wiring import Wiring
+from qmodd.config import AlarmsSection
 from qmodd.control.phase_types import Stage
 from qmodd.keys.settings import EngineStatus, Phase
 from qmodd.keys.store import KeyStore
@@ -72,7 +73,9 @@ class State:
         self.bay = SimpleNamespace(out=False, serial="QP-B-7", assembly=SimpleNamespace(notes=()))
         self.wiring = SimpleNamespace(
             bay=self.bay,
+            handover=SimpleNamespace(account=None),
             config=SimpleNamespace(
+                alarms=AlarmsSection(),
                 device=[SimpleNamespace(address=a) for a in ADDRESSES],
                 module=SimpleNamespace(role=self.role, state_dir=self.directory),
                 control=SimpleNamespace(tec_target_c=30.0),
@@ -322,6 +325,11 @@ def test_pool_store_recipients_and_upkeep(state: State) -> None:
     assert state.wrong(20.0).keys() == {"pool-low", "upkeep-degraded", "key-store-full"}
     state.waiting = 799
     assert "key-store-full" not in state.wrong(20.0)
+
+
+def test_keys_that_do_not_add_up(state: State) -> None:
+    state.wiring.handover.account = "6 keys created but 5 accounted for"
+    assert state.wrong() == {"key-account": "6 keys created but 5 accounted for"}
 
 
 def test_host_with_hysteresis(state: State) -> None:

@@ -222,6 +222,18 @@ def plan(**changes: Any) -> SweepPlan:
     )
 
 
+async def test_who_waits_for_a_ramp_hears_how_far_it_is(hands: Hands) -> None:
+    (lease,) = hands.leases.take("tec.target", "ada", 600.0, 30.0)
+    before = lease.before
+    await hands.leases.write(lease, before + 5.0)
+    told: list[tuple[float, str]] = []
+    await hands.leases.give_back("tec.target", "ada", lambda fraction, text: told.append((fraction, text)))
+    assert hands.quantities["tec.target"].value == before
+    assert [f for f, _ in told] == sorted(f for f, _ in told)
+    assert len(told) >= 4
+    assert all(0.0 < f < 1.0 and text.startswith("tec.target ") for f, text in told)
+
+
 async def test_a_sweep_gives_raw_data_and_goes_back(hands: Hands) -> None:
     leases, told = hands.leases, []
     (lease,) = leases.take("heater.phase", "ada", 60.0, 10.0)

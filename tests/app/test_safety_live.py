@@ -90,7 +90,10 @@ class Story:
         await asyncio.sleep(12.0)
         notes["alarms"], notes["bob"] = self.alarms(), self.operator("bob").latches()
         notes["activity"] = run.sites["alice"].core.life.activity
-        await self.operator("alice").clear_latch("cover-open", "ann")
+        struck = {n: events(run, n, "tamper.struck", self.begin) for n in run.sites}
+        notes["struck"] = {n: [str(e["policy"]) for e in told] for n, told in struck.items()}
+        for name in run.sites:
+            await self.operator(name).clear_latch("cover-open", "ann")
 
     async def _trips(self, run: Run, notes: dict[str, Any]) -> None:
         """The board's line says that the watchdog has struck, again and again."""
@@ -195,12 +198,13 @@ def test_warm_cryostat_takes_the_bias_away_and_gives_it_back(story: Story) -> No
     assert notes["latches"] == {}
 
 
-def test_cover_opened_over_light_latches_and_only_there(story: Story) -> None:
+def test_an_opened_cover_latches_with_light_and_as_a_tamper_contact_without(story: Story) -> None:
     notes = story.notes["covers"]
     assert notes["dark"] <= 0.2
     assert notes["alarms"] == {"alice": ["cover-open"], "bob": ["cover-open"]}
     assert notes["activity"] is Activity.SAFE
-    assert notes["bob"] == {}
+    assert notes["bob"] == {"cover-open": "the cover was opened (tamper contact)"}
+    assert notes["struck"] == {"alice": ["latch"], "bob": ["latch"]}
 
 
 def test_three_trips_of_the_hardware_watchdog_latch(story: Story) -> None:

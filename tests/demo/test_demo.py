@@ -57,7 +57,7 @@ class Stores:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held: dict[str, dict[str, str]] = {"kms-a": {}, "kms-b": {}}
-        monkeypatch.setattr(command, "read_digests", lambda path: self.held[path.stem])
+        monkeypatch.setattr(command, "read_digests", lambda path, states: self.held[path.stem])
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""`python -m tests.docs.refresh`: brings limits and defaults in the tables of keys and options up to date.
+"""`python -m tests.docs.refresh`: brings limits and defaults in the tables of keys and options up to date, and the
+tables of topics, messages and commands.
 
-Meanings stay; a new key gets a row without one, which the tests then ask for.
+Meanings of keys and options stay; a new key gets a row without one, which the tests then ask for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from tests.docs import test_configuration, test_drivers
+from tests.docs import test_configuration, test_drivers, test_settings, topics_page
 from tests.docs.pages import rows
 from tests.docs.test_configuration import expected
 
@@ -37,6 +38,8 @@ def _table(section: str, model: type[BaseModel], drivers: bool) -> str:
 def main() -> None:
     for module, drivers in ((test_configuration, False), (test_drivers, True)):
         module.PAGE.write_text(refreshed(module.PAGE.read_text(), module.MODELS, drivers))
+    test_settings.PAGE.write_text(test_settings.page())
+    topics_page.PAGE.write_text(topics_page.refreshed(topics_page.PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import pytest
 
 from drivers import registry
 from drivers.roles import Device
-from qmodd.config import MINIMUM_PRE_SHARED_BYTES, Config, validate
+from qmodd.config import Config, validate
+from qmodd.config_files import MINIMUM_PRE_SHARED_BYTES
 from qmodd.daemon import check_drivers
 from qmodd.demo.compose import shipped
 from tests.docs.pages import DOCS, blocks

@@ -9,14 +9,14 @@ import pytest
 
 from qmodd.keys import protocol
 from qmodd.keys.fields import ProtocolError
-from qmodd.keys.protocol import BlockMessage, Message, decode, encode
+from qmodd.keys.protocol import BlockMessage, HandoverMessage, Message, decode, encode
 from tests.docs.pages import DOCS, code, rows, sections
 
 PAGE = DOCS / "reference" / "service-channel.md"
 MESSAGES = {
     n: m
     for n, m in vars(protocol).items()
-    if isinstance(m, type) and issubclass(m, Message) and m not in (Message, BlockMessage)
+    if isinstance(m, type) and issubclass(m, Message) and m not in (Message, BlockMessage, HandoverMessage)
 }
 
 

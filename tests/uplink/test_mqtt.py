@@ -50,7 +50,7 @@ class Site:
         self.broker = BrokerSettings(url=broker)
         self.log, self.uplink_log, self.said = Log(), Log(), Log()
         self.clock = Unjudged()
-        self.keys = Keys()
+        self.keys = Keys(tell=self.log)
         self.outbox = Outbox(tmp_path / "outbox.sqlite")
         handlers = {"stop": self.stop}
         self.requests = Requests(MODULE, EPOCH, self.clock, TRUST, handlers, self.log)
@@ -224,6 +224,8 @@ async def test_watch_and_errors_of_the_operator_s_tool(tmp_path: Path, mosquitto
                 with pytest.raises(CtlError, match=why):
                     await s.ctl.do(s.client, MODULE, "stop", {})
             await fake.publish(f"{ROOT}alive", ALIVE.payload(), retain=True)
+            async with open_link(s.broker, f"qmodd-{MODULE}"):
+                pass  # ends the session that an uplink has left there for a while
             with pytest.raises(CtlError, match="does not listen"):
                 await s.ctl.do(s.client, MODULE, "stop", {})
             await fake.subscribe(f"{ROOT}command/+")
@@ -231,11 +233,13 @@ async def test_watch_and_errors_of_the_operator_s_tool(tmp_path: Path, mosquitto
             with pytest.raises(CtlError, match="no answer within"):
                 await s.ctl.do(s.client, MODULE, "stop", {})
             seen: asyncio.Queue[str] = asyncio.Queue()
+            views = Views()
 
-            def show(views: Views, serial: str) -> None:
-                seen.put_nowait(views.modules[serial].summary()["alive"])
+            def show(topic: str, payload: bytes) -> None:
+                serial = views.take(topic, payload)
+                seen.put_nowait(views.modules[serial or ""].summary()["alive"])
 
-            async with running(s.ctl.watch(MODULE, show)), asyncio.timeout(5):
+            async with running(s.ctl.watch((MODULE,), ("alive",), show)), asyncio.timeout(5):
                 assert await seen.get() == "online"
             await fake.publish(f"{ROOT}alive", b"", retain=True)
 

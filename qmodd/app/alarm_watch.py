@@ -19,6 +19,7 @@ from qmodd.app.alarm_desk import AlarmDesk
 from qmodd.app.alarm_failures import alarms_of
 from qmodd.app.operator import Operator
 from qmodd.app.wiring import Wiring
+from qmodd.app.zeroising import LATCH as ZEROISED
 from qmodd.config import AlarmsSection
 from qmodd.control.phase_types import Stage
 from qmodd.keys.settings import Phase
@@ -169,6 +170,8 @@ class AlarmWatch:
         for id, why in dark.items():
             if id in CATALOGUE:
                 yield id, f"latched: {why}"
+        # Nothing but its latch tells of it.
+        yield ZEROISED, None
         yield "module-latched", "; ".join(f"{id}: {why}" for id, why in dark.items()) or None
         if told or self.operator.in_service:
             for id in WATCHED:

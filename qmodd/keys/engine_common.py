@@ -14,17 +14,16 @@ from qmodd.keys.allocation import difference
 from qmodd.keys.authentication import Direction, SessionBroken
 from qmodd.keys.bench import NotOpen
 from qmodd.keys.blocks import Flags, RawBlock
-from qmodd.keys.conversation import BlockAborted, Desk, pairs_of
-from qmodd.keys.estimation import binary_entropy
+from qmodd.keys.conversation import Desk, pairs_of
 from qmodd.keys.fields import ProtocolError
+from qmodd.keys.inwork import InWork
 from qmodd.keys.kernels import WorkerDied
-from qmodd.keys.material import Held
 from qmodd.keys.pool import PoolRefused
 from qmodd.keys.protocol import BlockMessage, HandoverMessage, Message, Note, Recipients, Rekey, Stop, Welcome
 from qmodd.keys.records import BlockRecord
 from qmodd.keys.session import Party, Session
 from qmodd.keys.settings import EngineSettings, EngineStatus, OnBatch, Phase
-from qmodd.keys.stations import Inbox, Line, Mail
+from qmodd.keys.stations import Inbox
 from qmodd.keys.store import StoreRefused
 
 MOST_UNREAD = 256
@@ -91,12 +90,8 @@ class Engine(ABC):
     def _reset(self) -> None:
         """Per session."""
         self._sift_inbox: Inbox[Message] = Inbox()
-        self._mail = Mail()
-        self._line = Line()
-        # Blocks in work, oldest first, of which the first `_begun` have a task.
-        self._closed: list[RawBlock] = []
-        self._begun = 0
-        self._block_closed = asyncio.Event()
+        self._works = InWork(self.desk, self.status, lambda raw: self._distil(raw), lambda: self._stir())
+        self._mail, self._line = self._works.mail, self._works.line
         # Something that a waiting run may act on: a message, tags, a block that is done.
         self._wake = asyncio.Event()
         self._drop = asyncio.Event()
@@ -225,13 +220,7 @@ class Engine(ABC):
             self._event("engine.phase", phase=phase, why=why)
 
     def _queue_closed(self, blocks: list[RawBlock]) -> None:
-        for raw in blocks:
-            self._mail.open(raw.run, raw.block)
-            self._closed.append(raw)
-            self.status.blocks_in_flight += 1
-            self._event("block.closed", run=raw.run, block=raw.block)
-        if blocks:
-            self._block_closed.set()
+        self._works.add(blocks)
 
     def _stir(self) -> None:
         """Whoever waits for something to do looks again."""
@@ -256,7 +245,7 @@ class Engine(ABC):
             self._heard = self.desk.clock.monotonic()
             async with asyncio.TaskGroup() as group:
                 await self._tasks(group)
-                group.create_task(self._distil_loop(group), name="distil")
+                group.create_task(self._works.run(group), name="distil")
                 group.create_task(self._beat(), name="beat")
                 group.create_task(self._dropping(), name="drop")
                 group.create_task(self._hand_over(), name="handover")
@@ -285,15 +274,10 @@ class Engine(ABC):
             self._phase(Phase.HANDSHAKE, why)
 
     def _lost(self, why: str) -> None:
-        for raw in self._closed:
-            self._drop_material(raw)
-            self._aborted(raw, why)
-        self._closed.clear()
-        self._begun = 0
+        self._works.drop(why)
         self._settled = False
         if not self.session.restarted:
             self.session.close()
-        self.status.blocks_in_flight = 0
         self.status.peer_ready = False
         self._phase(Phase.OFFLINE, why)
         self._event("session.lost", why=why)
@@ -408,57 +392,6 @@ class Engine(ABC):
             await self.session.send(message)
         except (ChannelDown, SessionBroken):
             return
-
-    # --- distillation ---
-
-    async def _distil_loop(self, group: asyncio.TaskGroup) -> None:
-        """A task for every block; the line of stations says how far each may go."""
-        while True:
-            while self._begun == len(self._closed):
-                self._block_closed.clear()
-                await self._block_closed.wait()
-            raw = self._closed[self._begun]
-            self._begun += 1
-            group.create_task(self._one_block(raw), name=f"block {raw.run}/{raw.block}")
-
-    async def _one_block(self, raw: RawBlock) -> None:
-        try:
-            record = await self._distil(raw)
-        except BlockAborted as e:
-            self._aborted(raw, str(e))
-        else:
-            self._committed(record)
-        self._mail.close(raw.run, raw.block)
-        self._closed.remove(raw)
-        self._begun -= 1
-        self.status.blocks_in_flight -= 1
-        self._stir()
-
-    def _drop_material(self, raw: RawBlock) -> None:
-        if isinstance(raw.material, Held):
-            self.desk.kernels.release(raw.material)
-
-    def _aborted(self, raw: RawBlock, why: str) -> None:
-        self.status.blocks_aborted += 1
-        self.status.last_abort = why
-        self._event("block.aborted", run=raw.run, block=raw.block, why=why)
-
-    def _committed(self, record: BlockRecord) -> None:
-        s = self.status
-        s.blocks_committed += 1
-        s.qber_z, s.qber_x = record.qber_z, record.qber_x
-        ideal = sum(record.n_z) * binary_entropy(record.qber_z)
-        s.efficiency = record.leak_bits / ideal if ideal > 0 else 0.0
-        s.secret_bps = record.secret_bits / record.seconds if record.seconds > 0 else 0.0
-        self._event(
-            "block.committed",
-            block=record.uuid,
-            keys=record.keys,
-            length_bits=record.length_bits,
-            leak_bits=record.leak_bits,
-            qber_z=record.qber_z,
-            qber_x=record.qber_x,
-        )
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:

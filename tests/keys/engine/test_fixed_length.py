@@ -1,4 +1,4 @@
-"""Lengths that are agreed before a block: the first run only measures, the next ones pay the agreed length or nothing."""
+"""Lengths agreed before a block: the first run only measures, the next ones pay the agreed length or nothing."""
 
 from __future__ import annotations
 

@@ -51,15 +51,15 @@ def test_a_block_in_distillation_is_dropped_on_both_sides(ram_path: Path) -> Non
     async def script(pair: Pair) -> None:
         pair.alice.set_module("QA1")
         pair.bob.set_module("QB1")
-        told = pair.alice._event
+        told = pair.alice.desk.on_event
 
-        def hear(name: str, **fields: Any) -> None:
-            told(name, **fields)
+        def hear(name: str, fields: dict[str, Any]) -> None:
+            told(name, fields)
             if name == "block.closed" and not closed:
                 closed.append(name)
                 pair.alice.drop_blocks("no part of module QA1 answers")
 
-        pair.alice._event = hear  # type: ignore[method-assign]
+        pair.alice.desk.on_event = hear
         await until(lambda: pair.alice.status.blocks_aborted > 0 and pair.bob.status.blocks_aborted > 0, 60)
         assert not pair.a.records
         assert not pair.b.records

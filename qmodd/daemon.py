@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qmodd")
 RESTART_UPLINK_S = 0.5
 # Whatever comes over the network, core's loops come first.
-UPLINK_NICENESS = 10
+UPLINK_NICENESS = 5
 SWITCH_S = 0.0005
 # Keys that are on their way, outputs going safe, files: what a stop may take.
 STOP_S = 10.0

@@ -203,6 +203,11 @@ class BobOperator(Operator):
             return None
         return tuple(record.value[f"{name}_bias_a"] for name in DETECTORS)
 
+    @property
+    def blind(self) -> str:
+        """Why detections are kept out for what a detector does; "": they are not."""
+        return self._blind
+
     def _latched(self, latched: bool, names: str) -> None:
         """What a latched detector sees stays out of the key: a bias fact, not one of the block's own errors."""
         self._blind = f"detector {names} has latched" if latched else ""

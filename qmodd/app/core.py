@@ -18,6 +18,7 @@ from qmodd.app.alice import AliceOperator
 from qmodd.app.bob import BobOperator
 from qmodd.app.commands import handlers
 from qmodd.app.field_commands import Locate
+from qmodd.app.host import Numbers, host_numbers
 from qmodd.app.identify import Bay
 from qmodd.app.kpi_desk import FILE as KPI_FILE
 from qmodd.app.kpi_desk import KpiDesk
@@ -118,11 +119,16 @@ class Core:
         self._make_door()
         self._make_engine()
         self._make_security()
-        self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store)
+        # The host is no part of a simulated world: two runs of a seed must not differ by it.
+        durable = self.injected.durable
+        free = disk_free if durable else boundless
+
+        def host() -> Numbers:
+            return host_numbers(clock, lambda: free(state_dir)) if durable else {}
+
+        self.telemetry = Telemetry(self.wiring, self.operator, buses, self.store, host)
         connect(self.wiring, self.operator, self.telemetry)
         self.settings.effects.append(self._configured)
-        # The host's disk is no part of a simulated world: two runs of a seed must not differ by it.
-        free = disk_free if self.injected.durable else boundless
         self.operator.selftesting.free, self.operator.selftesting.randomness = free, self.injected.randomness
         self.alarm_watch = AlarmWatch(self.wiring, self.operator, self.store, free)
         self.kpis = KpiDesk(
@@ -141,9 +147,7 @@ class Core:
         self.database = Database(state_dir / "keys.db")
         pool, self.kek = self.vault.pool(self.database), self.vault.kek()
         recipients = [r.name for r in c.recipient]
-        self.store = KeyStore(
-            self.database, self.kek, c.pair.link_id, recipients, randomness, self.injected.clock
-        )
+        self.store = KeyStore(self.database, self.kek, c.pair.link_id, recipients, randomness, self.injected.clock)
         self.journal = Journal(self.store, pool)
 
     def _make_delivery(self, randomness: Randomness) -> None:

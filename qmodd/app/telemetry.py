@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any
 
+from calibration.names import DETECTORS
 from drivers.bus.pool import BusPool
 from qmodd.app.alice import AliceOperator
 from qmodd.app.bob import BobOperator
@@ -18,7 +20,17 @@ Numbers = dict[str, int | float | bool]
 
 
 class Telemetry:
-    def __init__(self, wiring: Wiring, operator: Operator, buses: BusPool, store: KeyStore) -> None:
+    """`host` gives the controller's own numbers; in simulated time there are none."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        operator: Operator,
+        buses: BusPool,
+        store: KeyStore,
+        host: Callable[[], Numbers] = lambda: {},
+    ) -> None:
+        self._host = host
         self._wiring = wiring
         self._operator = operator
         self._buses = buses
@@ -50,6 +62,10 @@ class Telemetry:
             out["thermal"] = thermal
         if isinstance(self._operator, BobOperator) and (phase := self._phase(self._operator)):
             out["phase"] = phase
+        if isinstance(self._operator, BobOperator) and (detectors := self._detectors(self._operator)):
+            out["detectors"] = detectors
+        if host := self._host():
+            out["host"] = host
         if isinstance(self._operator, AliceOperator):
             out["optics"] = self._optics(self._operator)
         return out
@@ -133,6 +149,21 @@ class Telemetry:
                 "plant_delay_s": plant.value["dead_s"] + plant.value["lag_s"],
             }
         return out
+
+    def _detectors(self, operator: BobOperator) -> Numbers:
+        """Of the newest batch: clicks, and what became of the slots that were counted; the bias that is in force."""
+        s, period_s = self._wiring.engine.status, 1e-12 * self._wiring.config.pair.symbol_period_ps
+        out: Numbers = {}
+        if s.light is not None and s.light.live_slots and s.light_slots:
+            for name, clicks, gated in zip(DETECTORS, s.light.clicks, s.light.in_gate, strict=True):
+                out[f"{name}_clicks_per_s"] = clicks / (s.light_slots * period_s)
+                if clicks:
+                    out[f"{name}_in_gate_share"] = gated / clicks
+            for name in ("veto", "out_of_gate", "cross", "double_x"):
+                out[f"{name}_share"] = getattr(s.light, name) / s.light.live_slots
+        if record := self._wiring.records.active("detector_bias"):
+            out |= {f"{name}_bias_a": float(record.value[f"{name}_bias_a"]) for name in DETECTORS}
+        return out | {"blind": bool(operator.blind)} if out else {}
 
     def _phase(self, operator: BobOperator) -> Numbers:
         """Empty before the first lock: what the lock and its ledger say."""

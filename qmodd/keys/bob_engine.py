@@ -312,7 +312,7 @@ class BobEngine(Engine):
         seen = await receiver.accept(reading, self.flags)
         if seen.end_slot == first:
             return
-        self._see_light(seen.counters)
+        self._see_light(seen.counters, seen.end_slot - first)
         await self._check_frame(builder, frame_lost(seen.counters))
         keep = seen.pilot is None or not self.on_pilot(seen.pilot, reading.read_at)
         data = seen.detect or await self.desk.kernels.announce(first, keep)
@@ -351,10 +351,11 @@ class BobEngine(Engine):
         self.batch_end_s = batch.read_at
         self.on_batch(report)
 
-    def _see_light(self, counters: FrameCounters) -> None:
+    def _see_light(self, counters: FrameCounters, slots: int) -> None:
         """Before anything is kept out for its phase: that, too, is light."""
+        s = self.status
+        s.light, s.light_slots = counters, slots
         if counters.live_slots > 0:
-            s = self.status
             s.counted += 1
             s.counted_slots = counters.live_slots
             s.clicks_per_slot = sum(counters.in_gate) / counters.live_slots

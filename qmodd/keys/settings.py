@@ -11,6 +11,7 @@ from drivers.roles import LightMode
 from qmodd.keys.allocation import Pair
 from qmodd.keys.counts import BatchReport, BlockCounts
 from qmodd.keys.estimation import KeyLength, Proof
+from qmodd.keys.frames import FrameCounters
 from qmodd.keys.pool import ROUND_BYTES
 from qmodd.keys.reconciliation import Setting
 from qmodd.keys.records import BlockRecord
@@ -148,6 +149,9 @@ class EngineStatus:
     counted: int = 0
     counted_slots: int = 0
     clicks_per_slot: float = 0.0
+    # What the rule met in the newest batch, and how many slots that was.
+    light: FrameCounters | None = None
+    light_slots: int = 0
     secret_bps: float = 0.0
     qber_z: float = 0.0
     qber_x: float = 0.0

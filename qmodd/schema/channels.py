@@ -56,7 +56,10 @@ GROUPS = {
     "optics": "the transmitter's light",
     "phase": "the receiver's phase lock",
     "alarms": "counts of alarms",
+    "detectors": "clicks of each detector and what became of them",
+    "host": "the controller itself: processor, memory, disk, clock",
     "kpi": "key figures of the last 24 hours",
+    "uplink": "the connection to the broker, and what was too much for it",
     "progress": "of the calibration or the self-test level that runs",
 }
 

@@ -24,7 +24,7 @@ SMALL: dict[str, Callable[[], list[Result]]] = {
 
 
 # Against the emulator's truth or the clock, each with tests of its own.
-LONG = {"scheduler", "calibration", "selftest", "swap", "lock", "safety", "keys", "mqtt", "hostile"}
+LONG = {"scheduler", "calibration", "selftest", "swap", "lock", "safety", "keys", "mqtt", "hostile", "delivery"}
 
 
 def test_all_are_here() -> None:

@@ -152,6 +152,6 @@ def test_telemetry_of_a_pair_that_makes_keys(tmp_path: Path) -> None:
                 seen.setdefault(group, set()).update(numbers)
 
     simulate(tmp_path, script).close()
-    for group in ("thermal", "optics", "phase"):
+    for group in ("thermal", "optics", "phase", "detectors"):
         missing = [n for n in sorted(seen[group]) if not matches(n, documented_numbers(group)[1])]
         assert missing == [], group

@@ -51,9 +51,7 @@ ROLES: Mapping[str, frozenset[Role]] = {
     **dict.fromkeys(("rollback", "clear-latch", "lease", "release", "sweep"), frozenset({"maintainer"})),
     **dict.fromkeys(("fru", "locate"), frozenset({"viewer", "operator", "maintainer", "security"})),
     **dict.fromkeys(("revoke", "purge", "rekey", "zeroise", "approve", "reject"), frozenset({"security"})),
-    **dict.fromkeys(
-        ("approvals", "keys", "provenance"), frozenset({"viewer", "operator", "maintainer", "security"})
-    ),
+    **dict.fromkeys(("approvals", "keys", "provenance"), frozenset({"viewer", "operator", "maintainer", "security"})),
 }
 
 

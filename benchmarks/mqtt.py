@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Mismatch, Progress, Result, silent
+from benchmarks.mqtt_away import AWAY_S, broker_away
 from benchmarks.mqtt_peers import VALUES
 from benchmarks.mqtt_rig import MODULE, ROOT, Module, Usage, faults_in_words, module, percentile, usage
 from qmodd.broker import BrokerHandle, start_broker
@@ -44,6 +45,7 @@ class Sizes:
     fleet_s: float = FLEET_S
     idle_s: float = IDLE_S
     settle_s: float = SETTLE_S
+    away_s: float = AWAY_S
 
 
 def run(progress: Progress = silent, *, sizes: Sizes = Sizes()) -> Iterable[Result]:
@@ -71,6 +73,8 @@ async def _run(directory: Path, sizes: Sizes, progress: Progress) -> list[Result
             await asyncio.sleep(sizes.settle_s)  # upkeep that was waiting for the first calibration
             progress(0.8, "ready, every loop running")
             results.append(await idle(found, "ready, no peer", sizes, limits=False))
+            progress(0.85, "the broker stops answering")
+            results.append(await broker_away(found, broker, sizes.away_s))
         return results
     finally:
         broker.stop()

@@ -56,8 +56,12 @@ class Said:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self, link: Link) -> None:
+        """Until the broker is gone; whoever waits for news then waits in vain."""
         while True:
-            message = await link.next_message()
+            try:
+                message = await link.next_message()
+            except LinkDown:
+                return
             suffix = message.topic.removeprefix(ROOT)
             self.newest[suffix] = json.loads(message.payload or b"null")
             self.seen[suffix] = self.seen.get(suffix, 0) + 1

@@ -19,14 +19,14 @@ demo: install
 	$(BIN)/qmodd demo $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest -m "not processes" -n 2 --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest -m processes $(ARGS)
+	$(BIN)/python -m pytest -m "not processes and not long" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "processes and not long" $(ARGS)
 
 # The same with line coverage, which makes simulated time almost twice as slow.
 coverage: install
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -m "not processes" -n 2 --dist loadfile --cov --cov-report= $(ARGS)
-	$(BIN)/python -m pytest -m processes --cov --cov-append --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest -m "not processes and not long" -n 2 --dist loadfile --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest -m "processes and not long" --cov --cov-append --cov-report=term:skip-covered $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
@@ -35,6 +35,7 @@ lint: install
 	$(BIN)/lint-imports
 
 soak: install
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile $(ARGS)
 	$(BIN)/qmodd soak --days 0.2 --seed 1 --json
 	$(BIN)/python -m benchmarks.kills
 

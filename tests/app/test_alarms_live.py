@@ -17,7 +17,7 @@ from sim.scenario import Scenario
 from tests.app.pair import Noc, befall_world, events, simulate, until, until_keying
 
 # Two starts and six minutes between: more than the usual limit on a busy computer.
-pytestmark = pytest.mark.timeout(480)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(480)]
 WELL_S = 300.0
 CUT_S, RESTART_S = 25.0, 5.0
 Seen = list[tuple[str, str, bytes]]

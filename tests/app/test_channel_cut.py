@@ -11,6 +11,8 @@ import pytest
 from qmodd.soak import Run
 from tests.app.pair import events, simulate, until, until_blocks, until_keying
 
+pytestmark = pytest.mark.long
+
 WHY = "the fibre of the service channel is cut"
 
 

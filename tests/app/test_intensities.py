@@ -15,6 +15,8 @@ from qmodd.soak import Run
 from sim.scenario import Scenario
 from tests.app.pair import events, simulate, until_keying
 
+pytestmark = pytest.mark.long
+
 SECONDS = 180.0
 
 

@@ -207,6 +207,7 @@ def test_it_ends_dark_and_says_so(keyed: Keyed) -> None:
     assert all("the daemon is stopping" in text for text in states(keyed.run).values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [2, 3])
 def test_other_individuals_reach_keys_too(seed: int, tmp_path: object) -> None:
     """Another seed is another pair of chips, lasers, detectors and drifts; nothing in the daemon knows them."""

@@ -198,6 +198,7 @@ def test_no_log_is_no_entries(tmp_path: Path) -> None:
     assert entries_after(tmp_path / "none", 0) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_a_pair_that_makes_keys(tmp_path: Path) -> None:
     """What is published agrees with the event log, the stores and the receivers."""

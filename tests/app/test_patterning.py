@@ -21,6 +21,8 @@ from qmodd.soak import Run
 from sim.scenario import Scenario
 from tests.app.pair import events, keying, simulate, until, until_keying
 
+pytestmark = pytest.mark.long
+
 WANTED = 250_000
 NAMES = ("p_signal_signal", "p_signal_decoy", "p_decoy_signal", "p_decoy_decoy")
 

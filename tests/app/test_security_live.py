@@ -27,7 +27,7 @@ from sim.loop import SimulatedLoop
 from sim.scenario import Scenario
 from tests.app.pair import Noc, events, keying, outputs, simulate, strike, until, until_blocks, until_keying
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 FIRST, SECOND = "security-1", "security-2"
 SITES = ("alice", "bob")
 

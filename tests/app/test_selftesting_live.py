@@ -215,6 +215,7 @@ def test_what_was_owed_is_paid_and_keys_come_back(story: Story) -> None:
     assert story.notes["alarm cleared"]
 
 
+@pytest.mark.long
 def test_on_schedule(tmp_path: Path) -> None:
     """Every 36 s here: by itself, light-off by default, and keys afterwards."""
     bed = Bed()

@@ -24,6 +24,8 @@ from qmodd.settings.tree import tree
 from qmodd.soak import Run
 from tests.app.pair import Noc, events, simulate, until, until_keying
 
+pytestmark = pytest.mark.long
+
 WATCHED_S = 50.0
 
 

@@ -65,7 +65,7 @@ def test_an_entry_that_is_told_twice_counts_once(tmp_path: Path) -> None:
     assert told(path, "key.revoked") == 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_small_campaign_loses_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     # A Unix socket's path must be short.

@@ -10,6 +10,8 @@ from benchmarks import lock
 from benchmarks.lock import CALM, DISTURBANCES, SWAYING, disturbed, hold, relocks, wraps
 from benchmarks.measure import wilson
 
+pytestmark = pytest.mark.long
+
 
 def test_a_pilot_holds_the_sway_and_so_do_the_states_alone() -> None:
     held = hold(replace(lock._pilot(SWAYING), ballast=True), 30.0)

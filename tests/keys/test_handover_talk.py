@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from qmodd.channel import ChannelDown
 from qmodd.clock import LoopClock
 from qmodd.door_core import TELEMETRY_KEPT, DoorCore
@@ -170,6 +172,7 @@ def test_a_block_in_doubt_is_asked_about_again_after_its_verdict(ram_path: Path)
     simulated(ram_path, script)
 
 
+@pytest.mark.long
 def test_a_broker_that_is_away_for_an_hour_costs_nothing(ram_path: Path) -> None:
     async def script(w: World) -> None:
         w.two.block(8)

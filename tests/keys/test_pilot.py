@@ -54,6 +54,7 @@ def test_without_pilot_nothing_is_one() -> None:
     assert not is_pilot(np.arange(10), 0).any()
 
 
+@pytest.mark.long
 def test_a_pair_with_pilot_makes_matching_keys_of_other_slots_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

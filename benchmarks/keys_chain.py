@@ -252,6 +252,7 @@ async def _chain(size: Size) -> list[Result]:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
             memory = _most_memory_mb(pid)
             own["store"] = _store_alone(parts, size.times)
+            await parts.close()
     slowest = max(own, key=lambda name: own[name])
     rate, limit = 1e-6 * size.n_z / seconds, 1e-6 * size.n_z / own[slowest]
     record = parts.committed[-1][1]
@@ -297,7 +298,9 @@ def _realtime(late_ms: float, alone_ms: float, why: str | None) -> Iterator[Resu
 
 async def _late(place: Path, played: Tape, size: Size, kernels: WorkerKernels) -> float:
     """p99 lateness beside a chain whose worker runs at idle priority, ms."""
-    late, _ = await _play(rig(place, played, size.n_z, QBER, size.blocks_beside, kernels), size.blocks_beside)
+    parts = rig(place, played, size.n_z, QBER, size.blocks_beside, kernels)
+    late, _ = await _play(parts, size.blocks_beside)
+    await parts.close()
     return late
 
 
@@ -341,7 +344,7 @@ async def _play(parts: Rig, blocks: int) -> tuple[float, float]:
 
     parts.desk.on_block = on_block
     gc.collect()
-    async with asyncio.timeout(600):
+    async with asyncio.timeout(120):
         tasks = [asyncio.create_task(parts.bob.run())]
         await parts.bob.start_keying()
         loops = asyncio.create_task(lateness())
@@ -354,7 +357,6 @@ async def _play(parts: Rig, blocks: int) -> tuple[float, float]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    parts.close()
     times = [t for t, _ in parts.committed]
     return late, _best_stretch(times[_WARM - 1 :])
 

@@ -8,6 +8,7 @@ the real one does, but what it would compute from its bits it looks up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import socket
@@ -34,7 +35,7 @@ from qmodd.keys.authentication import Direction, Transcript
 from qmodd.keys.bench import Bench
 from qmodd.keys.blocks import BlockBuilder, RawBlock
 from qmodd.keys.bob_engine import BobEngine
-from qmodd.keys.conversation import Blocking, Desk
+from qmodd.keys.conversation import Blocking, Desk, pairs_of
 from qmodd.keys.counts import BlockCounts
 from qmodd.keys.estimation import Proof
 from qmodd.keys.frames import FrameClock, Gates
@@ -42,7 +43,7 @@ from qmodd.keys.journal import InDoubt, Journal
 from qmodd.keys.kernels import Kernels, WorkerKernels
 from qmodd.keys.material import Held, Material
 from qmodd.keys.pool import Pool
-from qmodd.keys.protocol import Basis, BlockMessage, Committed, Detect, Note, Plan, Synced, Tally, Welcome
+from qmodd.keys.protocol import Basis, BlockMessage, Committed, Detect, Note, Plan, Recipients, Synced, Tally, Welcome
 from qmodd.keys.receiving import MOST_TAGS, Receiver, TagFeed
 from qmodd.keys.reconciliation import Setting
 from qmodd.keys.records import BlockRecord, SecretBits
@@ -171,6 +172,12 @@ class Wire:
             self._streams = await asyncio.open_unix_connection(sock=self._end, limit=1 << 22)
         return self._streams
 
+    async def close(self) -> None:
+        _, writer = await self._open()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
     async def wait_connected(self) -> int:
         await self._open()
         return 1
@@ -276,6 +283,8 @@ class KnowingAlice:
                     case Welcome():
                         pool = self._desk.journal.pool
                         await self.session.send(Welcome(pool.next_round, pool.written, 0, ()))
+                        (pair,) = pairs_of(self._desk, self._desk.settings.key_bits)
+                        await self.session.send(Recipients((pair.name,), (pair.share,), (pair.key_bits,)))
                         await self.session.send(Note("ready", "", True, ""))
                         await self.session.send(plan)
                     case Synced():
@@ -368,13 +377,18 @@ class Rig:
 
     bob: ReplayedBob
     alice: BaseProcess
+    wire: Wire
     desk: Desk
     committed: list[tuple[float, BlockRecord]]
     events: list[tuple[str, dict[str, Any]]]
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self.wire.close()
         self.alice.kill()
         self.alice.join()
+        self.alice.close()
+        self.desk.journal.pool.close()
+        self.desk.journal.store.database.close()
 
 
 def rig(tmp: Path, played: Tape, n_z: int, qber: float, blocks: int, kernels: WorkerKernels) -> Rig:
@@ -391,8 +405,9 @@ def rig(tmp: Path, played: Tape, n_z: int, qber: float, blocks: int, kernels: Wo
     desk = _desk(own, kernels, Journal(store, _pool(tmp / BOB, store)), clock, SystemRandomness(), threads=True)
     desk.on_block = lambda record: committed.append((clock.monotonic(), record))
     desk.on_event = lambda name, fields: events.append((name, dict(fields)))
-    bob = ReplayedBob(own, Wire(ours), desk, lambda _: None, Player(played, blocks))  # type: ignore[arg-type]
-    return Rig(bob, alice, desk, committed, events)
+    wire = Wire(ours)
+    bob = ReplayedBob(own, wire, desk, lambda _: None, Player(played, blocks))  # type: ignore[arg-type]
+    return Rig(bob, alice, wire, desk, committed, events)
 
 
 def _alice_main(end: socket.socket, tmp: Path, played: Tape, n_z: int, qber: float) -> None:

@@ -277,8 +277,8 @@ def _period(first: dict[str, Any], second: dict[str, Any], begun: dict[str, Any]
     loops = [n for n, runs in _runs(begun, ended).items() if runs >= RUNS_LEAST and n in _runs(first, second)]
     if not loops:
         raise Mismatch(f"{ended['t'] - begun['t']:.1f} s of flood are too short to see a loop's period")
-    calm = {n: _late(first, second, n) for n in loops}
-    flooded = {n: _late(begun, ended, n) for n in loops}
+    calm = {n: late_between(first, second, n) for n in loops}
+    flooded = {n: late_between(begun, ended, n) for n in loops}
     more = {n: 100 * max(0.0, flooded[n] - calm[n]) / ended[f"{n}_period_s"] for n in loops}
     worst = max(more, key=lambda n: more[n])
     return Result(
@@ -305,7 +305,7 @@ def _runs(a: dict[str, Any], b: dict[str, Any]) -> dict[str, int]:
     return {n.removesuffix("_runs_count"): b[n] - a[n] for n in b if n.endswith("_runs_count") and n in a}
 
 
-def _late(a: dict[str, Any], b: dict[str, Any], name: str) -> float:
+def late_between(a: dict[str, Any], b: dict[str, Any], name: str) -> float:
     """Rms lateness between the two, s, from those since start."""
     runs = [x[f"{name}_runs_count"] for x in (a, b)]
     squares = [x[f"{name}_late_rms_s"] ** 2 * n for x, n in zip((a, b), runs, strict=True)]

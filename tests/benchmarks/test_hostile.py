@@ -120,7 +120,7 @@ def test_effects_are_found() -> None:
 def test_lateness_is_that_of_the_time_between() -> None:
     a = {"x_runs_count": 100, "x_late_rms_s": 0.001}
     b = {"x_runs_count": 200, "x_late_rms_s": ((100 * 0.001**2 + 100 * 0.003**2) / 200) ** 0.5}
-    assert hostile._late(a, b, "x") == pytest.approx(0.003)
+    assert hostile.late_between(a, b, "x") == pytest.approx(0.003)
 
 
 def test_percentiles() -> None:

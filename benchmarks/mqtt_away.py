@@ -21,7 +21,9 @@ LIMIT_PERCENT = 10.0
 
 async def broker_away(found: Module, broker: BrokerHandle, away_s: float = AWAY_S) -> Result:
     """Period with its rms lateness of the module's fast loops while the broker is stopped, over that before, the worst
-    loop, per cent; p99 over the last 1024 periods is told beside it. Read at core's local door, since the broker tells nothing. Leaves the broker running and its clients lost."""
+    loop, per cent; p99 over the last 1024 periods is told beside it.
+
+    Read at core's local door, since the broker tells nothing. Leaves the broker running and its clients lost."""
     async with open_local(found.directory / "alice" / "state") as local:
         await local.subscribe(f"{ROOT}telemetry/loops")
         before = await _after(local, 3.0)

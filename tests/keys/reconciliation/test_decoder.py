@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmodd.keys.jit import COMPILED
@@ -159,14 +159,16 @@ def test_the_decoder_is_chosen_by_machine_environment_and_argument(monkeypatch):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), qber=st.floats(0.0, 0.095))
+@example(seed=283, qber=0.046875)
 def test_frames_of_any_qber_are_corrected_by_the_code_chosen_for_it_or_told_to_have_failed(seed, qber):
     rng = np.random.default_rng(seed)
     code = select_code(qber, hurry=True)
     alice = random_bits(rng, FRAME_BITS)
     bob = noisy(rng, alice, 0.93 * qber)
     result = decode(code, bob, syndrome(code, alice))
-    assert result.ok
-    np.testing.assert_array_equal(result.bits, alice)
+    # One frame in a hundred may need help at the QBER that the code was chosen for; one with clearly fewer errors none.
+    assert result.ok or (alice != bob).mean() > 0.9 * qber
+    np.testing.assert_array_equal(result.bits, alice if result.ok else bob)
 
 
 @pytest.mark.parametrize("rung", [0, len(LADDER) // 2, len(LADDER) - 1])

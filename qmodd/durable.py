@@ -16,14 +16,19 @@ def write_whole(path: Path, data: bytes | str, mode: int = 0o666) -> None:
     finally:
         os.close(file)
     os.replace(new, path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Names that were made, changed or removed in it are on disk when it returns. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
 
 
-def write_all(file: int, data: bytes) -> None:
+def write_all(file: int, data: bytes | bytearray) -> None:
     """Every byte, in as many calls as that takes. Raises OSError."""
     left = memoryview(data)
     while left:

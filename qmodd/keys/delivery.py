@@ -13,7 +13,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from qmodd.crypto.suites import BadSignature, wipe
 from qmodd.identity import KEY_ACK_CONTEXT, RecipientPublic, Signer
 from qmodd.keys.envelope import Header, Provenance, seal, unix
-from qmodd.messages import MAX_KEY_ACK_BYTES, KeyAck, KeyAckBody
+from qmodd.messages import MAX_KEY_ACK_BYTES, KeyAck, KeyAckBody, KeyNoticeAckBody
 from qmodd.outbox import Outbox
 from qmodd.randomness import Randomness
 
@@ -130,7 +130,7 @@ class KeyDelivery:
     def on_key_ack(self, recipient: str, payload: bytes) -> None:
         """For the door: believed when signed by that recipient, for a batch sent to it, over exactly those bytes."""
         try:
-            body = self._verified(recipient, payload)
+            body = believed(self.recipients, recipient, payload, KEY_ACK_CONTEXT, KeyAckBody)
             row_id, ids = self._matched(recipient, body)
         except NotBelieved as e:
             self.audit("key.ack.refused", {"recipient": recipient[:64], "why": str(e)})
@@ -221,19 +221,6 @@ class KeyDelivery:
             )
         return row_id
 
-    def _verified(self, recipient: str, payload: bytes) -> KeyAckBody:
-        raw, signature, to = signed_by(self.recipients, recipient, payload)
-        try:
-            to.verifying.verify(raw.encode(), signature, KEY_ACK_CONTEXT)
-            body = KeyAckBody.model_validate_json(raw)
-        except ValidationError:
-            raise NotBelieved("malformed") from None
-        except BadSignature as e:
-            raise NotBelieved(str(e)) from None
-        if body.recipient != recipient or body.recipient_kid != to.sealing.kid.hex():
-            raise NotBelieved("names another recipient")
-        return body
-
     def _matched(self, recipient: str, body: KeyAckBody) -> tuple[int, list[UUID]]:
         """Row and key ids of the batch; no ids when it was settled before."""
         found = self.outbox.rows(
@@ -276,10 +263,13 @@ class NotBelieved(Exception):
     """An acknowledgement that changes nothing."""
 
 
-def signed_by(
-    recipients: Mapping[str, RecipientPublic], recipient: str, payload: bytes
-) -> tuple[str, bytes, RecipientPublic]:
-    """Body, signature and who should have signed it. Raises NotBelieved."""
+Body = TypeVar("Body", KeyAckBody, KeyNoticeAckBody)
+
+
+def believed(
+    recipients: Mapping[str, RecipientPublic], recipient: str, payload: bytes, context: bytes, model: type[Body]
+) -> Body:
+    """What a recipient has signed for this use of its key. Raises NotBelieved."""
     to = recipients.get(recipient)
     if to is None:
         raise NotBelieved("not one of our recipients")
@@ -287,9 +277,15 @@ def signed_by(
         raise NotBelieved("too large")
     try:
         ack = KeyAck.model_validate_json(payload)
-        return ack.body, base64.b64decode(ack.signature, validate=True), to
+        to.verifying.verify(ack.body.encode(), base64.b64decode(ack.signature, validate=True), context)
+        body = model.model_validate_json(ack.body)
     except (ValidationError, ValueError):
         raise NotBelieved("malformed") from None
+    except BadSignature as e:
+        raise NotBelieved(str(e)) from None
+    if body.recipient != recipient or body.recipient_kid != to.sealing.kid.hex():
+        raise NotBelieved("names another recipient")
+    return body
 
 
 def split(ids: bytes) -> list[UUID]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from qmodd.durable import write_all, write_whole
+from qmodd.durable import sync_directory, write_all, write_whole
 from qmodd.secret_files import DIRECTORY
 
 FILE = "zeroise.json"
@@ -39,7 +39,7 @@ def destroy(path: Path) -> None:
         os.close(file)
     for name in {real, path}:
         name.unlink(missing_ok=True)
-        _sync_directory(name.parent)
+        sync_directory(name.parent)
 
 
 def overwrite(file: int) -> None:
@@ -50,14 +50,6 @@ def overwrite(file: int) -> None:
         for at in range(0, size, _CHUNK):
             write_all(file, byte * min(_CHUNK, size - at))
         os.fsync(file)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def digest_of(path: Path) -> str:
@@ -130,7 +122,7 @@ class Erasure:
     def renewed(self) -> None:
         """New secrets are in their places: the mark goes. Raises OSError."""
         self.path.unlink(missing_ok=True)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
         self.mark = None
 
     def _store(self, mark: Mark) -> None:

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from pydantic import ValidationError
-
 from qmodd.clock import Clock
-from qmodd.crypto.suites import BadSignature
 from qmodd.identity import KEY_NOTICE_ACK_CONTEXT, KEY_NOTICE_CONTEXT, RecipientPublic, Signer
-from qmodd.keys.delivery import Audit, NotBelieved, signed_by, split
+from qmodd.keys.delivery import Audit, NotBelieved, believed, split
 from qmodd.keys.handover_ledger import Notice
 from qmodd.keys.store import KeyStore
 from qmodd.messages import KeyNotice, KeyNoticeAck, KeyNoticeAckBody, KeyNoticeBody
@@ -90,7 +87,7 @@ class Notices:
     def on_ack(self, recipient: str, payload: bytes) -> None:
         """Believed when signed by that recipient, for a notice sent to it, over exactly those bytes."""
         try:
-            body = self._verified(recipient, payload)
+            body = believed(self.recipients, recipient, payload, KEY_NOTICE_ACK_CONTEXT, KeyNoticeAckBody)
             found = self._matched(recipient, body)
         except NotBelieved as e:
             self.audit("key.ack.refused", {"recipient": recipient[:64], "why": str(e)})
@@ -99,19 +96,6 @@ class Notices:
             kind, row_id, ids = found
             self._usable(recipient, body, ids) if kind == "usable" else self._revoked(recipient, body, ids)
             self._settle(UUID(body.notice_uuid).bytes, row_id)
-
-    def _verified(self, recipient: str, payload: bytes) -> KeyNoticeAckBody:
-        raw, signature, to = signed_by(self.recipients, recipient, payload)
-        try:
-            to.verifying.verify(raw.encode(), signature, KEY_NOTICE_ACK_CONTEXT)
-            body = KeyNoticeAckBody.model_validate_json(raw)
-        except ValidationError:
-            raise NotBelieved("malformed") from None
-        except BadSignature as e:
-            raise NotBelieved(str(e)) from None
-        if body.recipient != recipient or body.recipient_kid != to.sealing.kid.hex():
-            raise NotBelieved("names another recipient")
-        return body
 
     def _matched(self, recipient: str, body: KeyNoticeAckBody) -> tuple[str, int, list[UUID]] | None:
         """Kind, row and keys of the notice; None when it was answered before."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qmodd.crypto import mac
+from qmodd.durable import sync_directory, write_all
 from qmodd.keys.erasure import overwrite
 from qmodd.keys.records import wiped
 from qmodd.keys.store import Database
@@ -95,7 +96,7 @@ class Pool:
         file = os.open(new, os.O_RDWR)
         try:
             os.replace(new, self._path)
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
             os.dup2(file, self._fd)
         finally:
             os.close(file)
@@ -232,21 +233,10 @@ def forget_position(database: Database) -> None:
 def _write(path: Path, data: bytearray) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with memoryview(data) as view:
-            at = 0
-            while at < len(view):
-                at += os.write(fd, view[at:])
+        write_all(fd, data)
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def read_pad(path: Path) -> bytearray:

@@ -85,14 +85,17 @@ async def _until_stopped(settings: KmeSettings, desk: Desk, context: ssl.SSLCont
 
     with ThreadPoolExecutor(1, thread_name_prefix="store") as disk:
         server = Server(settings, desk, lambda line: _say(f"{settings.kme_id}: {line}"), disk)
-        serving = asyncio.create_task(server.run(context, ready), name="kme")
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (serving, stopping):
-            task.cancel()
-        results = await asyncio.gather(serving, stopping, return_exceptions=True)
-    if isinstance(results[0], Exception):
-        raise results[0]
+        # Raised behind the block: what is raised in it would come out as a group again.
+        fault: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(server.run(context, ready), name="kme")
+                await stop.wait()
+                serving.cancel()
+        except* OSError as faults:
+            fault = faults.exceptions[0]
+    if fault is not None:
+        raise fault
 
 
 def _say(line: str) -> None:
